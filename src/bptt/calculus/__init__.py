@@ -1,0 +1,1 @@
+"""Passes on Programs: derivatives, rules, rewrites, the schedule. Pure functions, named by verbs."""

@@ -1,0 +1,432 @@
+"""The backward pass of a sweep is a sweep: `adjoint` and `derive`, and forward mode: `jvp`.
+
+In the adjoint sweep, which runs the other way,
+
+    a step name v                      gets d_v = direct (where seeded) + carry (a state) + the
+                                       terms of its own step
+    a state read one step back         gets a term of its carry, a state of the adjoint sweep
+    a given read at lag L              gets a step, emitted to the given at lag -L
+    a constant or once read by a step  gets a sum
+    a once                             gets a once after the sums, in reverse
+    a sum                              gets a once before the loop
+    an emitted adjoint                 is read like a given
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bptt.ir.ops import const, fill, pullback, ref, tangent, total
+from bptt.ir.ports import At, Port, edge_at, inputs, outputs
+from bptt.ir.program import (
+    MACHINE,
+    Emit,
+    Equation,
+    Kind,
+    Node,
+    Program,
+    Role,
+    State,
+    Value,
+    intern,
+    refs,
+    walk,
+)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A derived sweep, and how its ports hang together with those of the sweep `of`.
+
+    `seeds` maps a name of `of` to the value that brings its direct adjoint (or tangent);
+    `results` maps an input port of `of` to the output port with its adjoint, or, in forward
+    mode, an output of `of` to the output port with its tangent. What is missing is zero.
+    `primal` lists the input ports that are values of `of`, with the port of `of` that has them.
+    `names` maps a name of `of` to that of its adjoint (or tangent), where it has one.
+    """
+
+    program: Program
+    of: Program
+    seeds: dict[Port, Port]
+    results: dict[Port, Port]
+    primal: dict[Port, Port]
+    names: dict[str, str]
+
+
+def derive(p: Program, seeds: Iterable[str] | None = None) -> Program:
+    """The backward pass of `p` as a Program that runs the other way."""
+    return adjoint(p, seeds).program
+
+
+def adjoint(p: Program, seeds: Iterable[str] | None = None, *, unit: str | None = None) -> Derived:
+    """The adjoint sweep of `p`. It reads p's values as givens.
+
+    `seeds`: the names that receive a direct adjoint, and the givens whose emitted adjoints do
+    (default: outputs, states, all emitted). `unit` names a scalar step, a loss, whose direct
+    adjoint is the number 1.
+    """
+    if seeds is None:
+        seeds = (*p.outputs, *(s.name for s in p.states), *(e.value for e in p.emits))
+    return _Adjoint(p, set(seeds), unit).derived()
+
+
+class _Names:
+    """Names for derived values that collide with none there are."""
+
+    def __init__(self, p: Program) -> None:
+        self.taken = {v.name for v in p.values} | {e.name for e in p.equations}
+
+    def fresh(self, name: str) -> str:
+        while name in self.taken:
+            name += MACHINE
+        self.taken.add(name)
+        return name
+
+
+class _Adjoint:
+    def __init__(self, p: Program, seeds: set[str], unit: str | None) -> None:
+        self.p, self.seeds, self.unit = p, seeds, unit
+        self.names = _Names(p)
+        self.kinds = {e.name: e.kind for e in p.equations}
+        self.series = {v.name for v in p.named(Role.GIVEN) if not v.per_sequence}
+        self.series |= {e.name for e in p.steps()}
+        self.values: list[Value] = []
+        self.equations: list[Equation] = []
+        self.seed_ports: dict[Port, Port] = {}
+        # adjoint terms collected while the lines are walked in reverse
+        self.own: dict[str, list[Node]] = defaultdict(list)
+        self.carried: dict[str, list[Node]] = defaultdict(list)
+        self.given: dict[tuple[str, int], list[Node]] = defaultdict(list)
+        self.summed: dict[str, list[Node]] = defaultdict(list)
+        self.once: dict[str, list[Node]] = defaultdict(list)
+        self.assigned_by = {e.rhs: e for e in reversed(p.equations) if e.kind is Kind.STEP}
+        self.flipped: dict[Node, Node] = {}
+        self.carry = {s.name: self.names.fresh(f"carry{MACHINE}{s.name}") for s in p.states}
+        self.gradients: dict[str, str] = {}
+        self.adjoints: dict[str, str] = {}
+        self.seed_emitted()
+
+    def derived(self) -> Derived:
+        p, late = self.p, self.p.late()
+        for e in reversed(p.equations):
+            if e.kind is not Kind.STEP and e.name in late:
+                self.adjoint_of_constant(e)
+        for e in reversed(p.steps()):
+            self.adjoint_of_step(e)
+        self.carries()
+        emits, results = self.emitted()
+        for e in (e for e in p.equations if e.kind is Kind.ONCE and e.name not in late):
+            self.close_sums(e.name)
+        for v in p.named(Role.PARAM):
+            self.close_sums(v.name)
+        for e in reversed(p.equations):
+            if e.kind is Kind.ONCE and e.name not in late:
+                self.adjoint_of_constant(e)
+        finished: list[str] = []
+        for v in p.named(Role.PARAM):
+            name = self.gradient(v.name)
+            if name is not None:
+                finished.append(name)
+                self.adjoints[v.name] = name
+                results[Port(v.name, At.CONST)] = Port(name, At.CONST)
+        program = Program(
+            dir=-p.dir,
+            values=(*_values_read(p, self.equations, {n for n, _ in self.given}), *self.values),
+            equations=tuple(self.equations),
+            states=tuple(State(self.carry[s.name]) for s in p.states),
+            outputs=tuple(finished),
+            emits=emits,
+        )
+        for s in p.states:
+            self.seed_ports[Port(s.name, At.FINAL)] = Port(self.carry[s.name], At.START)
+            results[Port(s.name, At.START)] = Port(self.carry[s.name], At.FINAL)
+        return Derived(
+            program, p, self.seed_ports, results, _primal(p, program), self.adjoints
+        )
+
+    # --- the lines ---
+
+    def seed_emitted(self) -> None:
+        """What brings the adjoint of an emitted adjoint is read as a given would be."""
+        for value in dict.fromkeys(e.value for e in self.p.emits if e.value in self.seeds):
+            given = self.p.value(value)
+            name = self.names.fresh(f"direct{MACHINE}e{MACHINE}{value}")
+            self.values.append(Value(name, given.dims, Role.GIVEN, given.per_sequence))
+            for e in self.p.emits:
+                if e.value == value:
+                    self.own[e.name].append(ref(name, -e.lag, given.dims))
+                    at = At.STATIC if given.per_sequence else At.STEPS
+                    self.seed_ports[Port(value, at, True)] = Port(name, at)
+                    if e.lag:
+                        edge = edge_at(self.p, e.lag)
+                        self.seed_ports[Port(value, edge, True)] = Port(name, edge)
+
+    def adjoint_of_step(self, e: Equation) -> None:
+        dims, terms = e.rhs.dims, []
+        if e.name == self.unit:
+            terms.append(const(1))
+        elif e.name in self.seeds:
+            terms.append(self.direct(e, Role.GIVEN, At.STEPS))
+        if e.name in self.carry:
+            terms.append(ref(self.carry[e.name], 1, dims))
+        terms += self.own[e.name]
+        if terms:
+            name = self.adjoints[e.name] = self.names.fresh("d_" + e.name)
+            origin = f"adjoint of: {e.origin or e.name}"
+            self.equations.append(Equation(name, Kind.STEP, total(terms), origin))
+            self.push(e, ref(name, 0, dims))
+
+    def adjoint_of_constant(self, e: Equation) -> None:
+        """The adjoint of a once or of a sum: a once."""
+        dims, terms = e.rhs.dims, list(self.once[e.name])
+        if e.name in self.seeds:
+            terms.insert(0, self.direct(e, Role.PARAM, At.CONST))
+        if terms:
+            name = self.adjoints[e.name] = self.names.fresh("d_" + e.name)
+            origin = f"adjoint of: {e.origin or e.name}"
+            self.equations.append(Equation(name, Kind.ONCE, total(terms), origin))
+            self.push(e, ref(name, 0, dims))
+
+    def direct(self, e: Equation, role: Role, at: At) -> Node:
+        name = self.names.fresh(f"direct{MACHINE}{e.name}")
+        self.values.append(Value(name, e.rhs.dims, role))
+        self.seed_ports[Port(e.name, at)] = Port(name, at)
+        return ref(name, 0, e.rhs.dims)
+
+    def push(self, e: Equation, g: Node) -> None:
+        """Carry the adjoint `g` of equation `e` to what it reads."""
+        adjoints: dict[Node, list[Node]] = defaultdict(list)
+        adjoints[e.rhs].append(g)
+        for n in reversed(walk(e.rhs)):
+            if not adjoints[n] or n.op in ("const", "size"):
+                continue
+            g = total(adjoints[n])
+            if n.op == "ref":
+                self.collect(e, n, g)
+                continue
+            y = self.flip(n) if e.kind is Kind.SUM or n is not e.rhs else self.seen(e.name, n)
+            terms = pullback(n, g, y, [self.flip(a) for a in n.args])
+            for a, term in zip(n.args, terms, strict=True):
+                if term is not None:
+                    adjoints[a].append(term)
+
+    def collect(self, e: Equation, n: Node, g: Node) -> None:
+        name, lag = n.attr
+        if self.kinds.get(name) is Kind.STEP:
+            (self.carried if lag else self.own)[name].append(g)
+        elif name in self.kinds or self.p.value(name).role is not Role.GIVEN:
+            (self.once if e.kind is Kind.ONCE else self.summed)[name].append(g)
+        else:
+            self.given[name, lag].append(g)
+
+    def carries(self) -> None:
+        for s in self.p.states:
+            dims = self.p.dims(s.name)
+            rhs = total(self.carried[s.name]) if self.carried[s.name] else fill(const(0), dims)
+            origin = f"what {s.name} gets from the step after"
+            self.equations.append(Equation(self.carry[s.name], Kind.STEP, rhs, origin))
+
+    def emitted(self) -> tuple[tuple[Emit, ...], dict[Port, Port]]:
+        emits: list[Emit] = []
+        results: dict[Port, Port] = {}
+        for v in self.p.named(Role.GIVEN):
+            for lag in (0, 1, -1):
+                terms = self.given.get((v.name, lag))
+                if not terms:
+                    continue
+                tail = {0: "", 1: f"{MACHINE}1", -1: f"{MACHINE}m1"}[lag]
+                name = self.names.fresh(f"e{MACHINE}{v.name}{tail}")
+                self.equations.append(
+                    Equation(name, Kind.STEP, total(terms), f"adjoint of the given {v.name}")
+                )
+                emits.append(Emit(v.name, -lag, name))
+                at = At.STATIC if v.per_sequence else At.STEPS
+                results[Port(v.name, at)] = Port(v.name, at, True)
+                if lag:
+                    edge = edge_at(self.p, lag)
+                    results[Port(v.name, edge)] = Port(v.name, edge, True)
+        return tuple(emits), results
+
+    def close_sums(self, name: str) -> None:
+        """Turn the terms that `name` got from steps into sums."""
+        terms = [t for g in self.summed[name] for t in _addends(g)]
+        if not terms:
+            return
+        alone = name not in self.kinds and not self.once[name]
+        if terms[0].dims == () or len(terms[0].dims) == 1:
+            terms = [total(terms)]
+        if alone and len(terms) == 1 and not self.read_by_once(name):
+            self.gradients[name] = self.assign_sum("d_" + name, terms[0], name)
+            return
+        for term in terms:
+            base = self.assign_sum(f"sum{MACHINE}{name}", term, name)
+            self.once[name].append(ref(base, 0, term.dims))
+
+    def read_by_once(self, name: str) -> bool:
+        late = self.p.late()
+        return any(
+            n.op == "ref" and n.attr[0] == name
+            for e in self.p.equations
+            if e.kind is Kind.ONCE and e.name not in late
+            for n in walk(e.rhs)
+        )
+
+    def assign_sum(self, base: str, rhs: Node, of: str) -> str:
+        name = self.names.fresh(base)
+        self.equations.append(Equation(name, Kind.SUM, rhs, f"adjoint of {of}"))
+        return name
+
+    def gradient(self, name: str) -> str | None:
+        """The name of the finished gradient of a constant, or None where it gets none."""
+        terms = self.once[name]
+        if terms:
+            final = self.names.fresh("d_" + name)
+            self.equations.append(Equation(final, Kind.ONCE, total(terms), f"adjoint of {name}"))
+            return final
+        return self.gradients.get(name)
+
+    # --- p's values, seen from the sweep that runs the other way ---
+
+    def seen(self, name: str, n: Node) -> Node:
+        lag = n.attr[1] if n.op == "ref" else 0
+        return ref(name, -lag if name in self.series else 0, n.dims)
+
+    def flip(self, root: Node) -> Node:
+        """`root` as an expression of the adjoint sweep: values of p are givens there."""
+        for n in walk(root):
+            if n in self.flipped:
+                continue
+            if n.op == "ref":
+                self.flipped[n] = self.seen(n.attr[0], n)
+            elif n in self.assigned_by:
+                self.flipped[n] = ref(self.assigned_by[n].name, 0, n.dims)
+            else:
+                args = tuple(self.flipped[a] for a in n.args)
+                self.flipped[n] = intern(n.op, args, n.attr, n.dims)
+        return self.flipped[root]
+
+
+def _addends(n: Node) -> list[Node]:
+    """The terms of a chain of additions, left to right."""
+    found: list[Node] = []
+    stack = [n]
+    while stack:
+        n = stack.pop()
+        if n.op == "add":
+            stack += reversed(n.args)
+        else:
+            found.append(n)
+    return found
+
+
+def jvp(p: Program, seeds: Iterable[Port] | None = None) -> Derived:
+    """The tangent sweep of `p`, in p's own direction: it reads p's values as givens.
+
+    `seeds`: the input ports of `p` that have a tangent (default: all but true constants).
+    """
+    return _Tangent(p, inputs(p) if seeds is None else tuple(seeds)).derived()
+
+
+class _Tangent:
+    def __init__(self, p: Program, seeds: tuple[Port, ...]) -> None:
+        self.p, self.names = p, _Names(p)
+        self.equations: list[Equation] = []
+        self.states = {s.name: self.dotted(s.name) for s in p.states}
+        self.tangents: dict[str, str] = {}
+        self.values: list[Value] = []
+        moving = {port.name for port in seeds if port.at is not At.START}
+        for v in p.values:
+            if v.name in moving and v.role is not Role.CONST:
+                self.tangents[v.name] = self.dotted(v.name)
+                self.values.append(Value(self.tangents[v.name], v.dims, v.role, v.per_sequence))
+
+    def dotted(self, name: str) -> str:
+        return self.names.fresh(f"dot{MACHINE}{name}")
+
+    def derived(self) -> Derived:
+        p = self.p
+        for e in p.equations:
+            rhs = self.forward(e)
+            if rhs is None and e.name in self.states:
+                rhs = fill(const(0), e.rhs.dims)
+            if rhs is not None:
+                self.assign(e, rhs)
+        emits = tuple(
+            Emit(e.value, e.lag, self.tangents[e.name]) for e in p.emits if e.name in self.tangents
+        )
+        program = Program(
+            dir=p.dir,
+            values=(*_values_read(p, self.equations, {e.value for e in emits}), *self.values),
+            equations=tuple(self.equations),
+            states=tuple(State(self.states[s.name]) for s in p.states),
+            outputs=tuple(self.tangents[n] for n in p.outputs if n in self.tangents),
+            emits=emits,
+        )
+        dotted = {t: n for n, t in self.tangents.items()}
+        results = {
+            port if port.adjoint else Port(dotted[port.name], port.at): port
+            for port in outputs(program)
+        }
+        seeds = {
+            Port(dotted[port.name], port.at): port
+            for port in inputs(program)
+            if port.name in dotted
+        }
+        return Derived(program, p, seeds, results, _primal(p, program), self.tangents)
+
+    def forward(self, e: Equation) -> Node | None:
+        """The tangent of e's right-hand side, or None where it is zero."""
+        found: dict[Node, Node | None] = {}
+        for n in walk(e.rhs):
+            if n.op == "ref":
+                name, lag = n.attr
+                state = lag and name in self.states
+                t = self.states[name] if state else self.tangents.get(name)
+                found[n] = None if t is None else ref(t, lag, n.dims)
+            elif n.args:
+                y = ref(e.name, 0, n.dims) if n is e.rhs and e.kind is not Kind.SUM else n
+                found[n] = tangent(n, y, [found[a] for a in n.args])
+            else:
+                found[n] = None
+        return found[e.rhs]
+
+    def assign(self, e: Equation, rhs: Node) -> None:
+        name = self.states.get(e.name) or self.dotted(e.name)
+        self.tangents[e.name] = name
+        origin = f"tangent of: {e.origin or e.name}"
+        parts = _addends(rhs) if e.kind is Kind.SUM and len(rhs.dims) == 2 else [rhs]
+        if len(parts) == 1:
+            self.equations.append(Equation(name, e.kind, rhs, origin))
+            return
+        # a matrix is summed one outer product at a time
+        pieces = [self.names.fresh(f"sum{MACHINE}{name}") for _ in parts]
+        for piece, part in zip(pieces, parts, strict=True):
+            self.equations.append(Equation(piece, Kind.SUM, part, origin))
+        joined = total([ref(piece, 0, rhs.dims) for piece in pieces])
+        self.equations.append(Equation(name, Kind.ONCE, joined, origin))
+
+
+def _values_read(p: Program, equations: list[Equation], also: set[str]) -> list[Value]:
+    """The values and assigned names of `p` that `equations` read, as values of a new sweep."""
+    read = also | {name for name, _ in refs(*(e.rhs for e in equations))}
+    values = [v for v in p.values if v.name in read]
+    for e in p.equations:
+        if e.name in read:
+            role = Role.GIVEN if e.kind is Kind.STEP else Role.PARAM
+            values.append(Value(e.name, e.rhs.dims, role))
+    return values
+
+
+def _primal(p: Program, derived: Program) -> dict[Port, Port]:
+    """For each input of a derived sweep that is a value of `p`: the port of `p` that has it."""
+    known = {v.name for v in p.values} | {e.name for e in p.equations}
+    primal: dict[Port, Port] = {}
+    for port in inputs(derived):
+        if port.name in known:
+            start = port.at in (At.FIRST, At.LAST) and any(
+                s.name == port.name and (port.at is At.FIRST) == (p.dir > 0) for s in p.states
+            )
+            primal[port] = Port(port.name, At.START) if start else port
+    return primal

@@ -1,0 +1,1 @@
+"""The intermediate representation: what a Program, an op and a Plan are."""

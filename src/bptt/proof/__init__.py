@@ -1,0 +1,1 @@
+"""What a Program means, and the evidence that its derivatives are right."""

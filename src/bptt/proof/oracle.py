@@ -1,0 +1,144 @@
+"""The meaning of a Program: one sample, float64 (or complex), step by step, never optimised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bptt.ir.dims import shape_of
+from bptt.ir.ops import OPS, evaluate
+from bptt.ir.ports import At, Port, inputs, outputs
+from bptt.ir.program import Kind, Node, Program, walk
+
+Array = Any
+Arrays = dict[Port, Array]
+
+
+def run(
+    p: Program,
+    given: Mapping[Port, Array],
+    sizes: Mapping[str, int],
+    *,
+    every: bool = False,
+    branches: list[Array] | None = None,
+) -> Arrays:
+    """The output ports of `p` from its input ports; with `every`, all assigned names too.
+
+    Series are [T, *dims], all else [*dims]. `branches` collects which side of its kinks every
+    op was on, in order, at every step.
+    """
+    missing = [port for port in inputs(p) if port not in given]
+    assert not missing, f"no value for {missing}"
+    lengths = {len(given[port]) for port in inputs(p) if port.at is At.STEPS}
+    assert len(lengths) == 1, f"series of lengths {lengths}"
+    return _Run(p, given, sizes, lengths.pop(), branches).result(every)
+
+
+class _Run:
+    def __init__(
+        self,
+        p: Program,
+        given: Mapping[Port, Array],
+        sizes: Mapping[str, int],
+        length: int,
+        branches: list[Array] | None,
+    ) -> None:
+        self.p, self.sizes, self.length, self.branches = p, sizes, length, branches
+        complex_ = any(np.iscomplexobj(a) for a in given.values())
+        self.dtype = np.complex128 if complex_ else np.float64
+        self.at: dict[tuple[str, int], Array] = {}  # (name, t) of a series
+        self.constant: dict[str, Array] = {}
+        for port, array in given.items():
+            array = np.asarray(array, self.dtype)
+            match port.at:
+                case At.CONST | At.STATIC:
+                    self.constant[port.name] = array
+                case At.STEPS:
+                    self.at.update({(port.name, t): array[t] for t in range(length)})
+                case At.FIRST:
+                    self.at[port.name, -1] = array
+                case At.LAST:
+                    self.at[port.name, length] = array
+                case At.START:
+                    self.at[port.name, -1 if p.dir > 0 else length] = array
+                case At.FINAL:
+                    raise AssertionError("a final state is not an input")
+        late = p.late()
+        for e in p.equations:
+            if e.kind is Kind.SUM:
+                self.constant[e.name] = np.zeros(shape_of(e.rhs.dims, sizes), self.dtype)
+            elif e.kind is Kind.ONCE and e.name not in late:
+                self.constant[e.name] = self.value(e.rhs, 0)
+        for t in self.order():
+            for e in p.equations:
+                if e.kind is Kind.STEP:
+                    self.at[e.name, t] = self.value(e.rhs, t)
+                elif e.kind is Kind.SUM:
+                    self.constant[e.name] = self.constant[e.name] + self.value(e.rhs, t)
+        for e in p.equations:
+            if e.kind is Kind.ONCE and e.name in late:
+                self.constant[e.name] = self.value(e.rhs, 0)
+
+    def order(self) -> range:
+        return range(self.length) if self.p.dir > 0 else range(self.length - 1, -1, -1)
+
+    def value(self, root: Node, t: int) -> Array:
+        found: dict[Node, Array] = {}
+        for n in walk(root):
+            if n.op == "ref":
+                name, lag = n.attr
+                constant = self.constant.get(name)
+                found[n] = self.at[name, t - self.p.dir * lag] if constant is None else constant
+                continue
+            args = [found[a] for a in n.args]
+            found[n] = evaluate(n, args, self.sizes)
+            if self.branches is not None and (branch := OPS[n.op].branch) is not None:
+                self.branches.append(np.ravel(branch(*args)))
+        return found[root]
+
+    def series(self, name: str) -> Array:
+        shape = (self.length, *shape_of(self.p.dims(name), self.sizes))
+        values = [self.at[name, t] for t in range(self.length)]
+        return np.array(values, self.dtype).reshape(shape)
+
+    def emitted(self, port: Port) -> Array:
+        """The adjoint of a given: what each step adds to it, at the time it adds it to."""
+        shape = shape_of(self.p.dims(port.name), self.sizes)
+        times = {At.STEPS: range(self.length), At.FIRST: [-1], At.LAST: [self.length]}
+        found = {t: np.zeros(shape, self.dtype) for t in times.get(port.at, [0])}
+        for e in self.p.emits:
+            if e.value == port.name:
+                for t in range(self.length):
+                    to = 0 if port.at is At.STATIC else t - self.p.dir * e.lag
+                    if to in found:
+                        found[to] = found[to] + self.at[e.name, t]
+        values = [found[t] for t in found]
+        if port.at is At.STEPS:
+            return np.array(values, self.dtype).reshape(self.length, *shape)
+        return values[0]
+
+    def result(self, every: bool) -> Arrays:
+        p = self.p
+        last = self.length - 1 if p.dir > 0 else 0
+        start = -1 if p.dir > 0 else self.length
+        out: Arrays = {}
+        for port in outputs(p):
+            if port.adjoint:
+                out[port] = self.emitted(port)
+            elif port.at is At.FINAL:
+                out[port] = self.at[port.name, last if self.length else start]
+            elif port.at is At.STEPS:
+                out[port] = self.series(port.name)
+            else:
+                out[port] = self.constant[port.name]
+        if every:
+            for e in p.equations:
+                if e.kind is Kind.STEP:
+                    out[Port(e.name, At.STEPS)] = self.series(e.name)
+                else:
+                    out[Port(e.name, At.CONST)] = self.constant[e.name]
+        return out
+
+
