@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bptt.calculus.rewrites import Names, lower
 from bptt.ir.ops import const, fill, pullback, ref, tangent, total
 from bptt.ir.ports import At, Port, edge_at, inputs, outputs
 from bptt.ir.program import (
@@ -72,23 +73,10 @@ def adjoint(p: Program, seeds: Iterable[str] | None = None, *, unit: str | None 
     return _Adjoint(p, set(seeds), unit).derived()
 
 
-class _Names:
-    """Names for derived values that collide with none there are."""
-
-    def __init__(self, p: Program) -> None:
-        self.taken = {v.name for v in p.values} | {e.name for e in p.equations}
-
-    def fresh(self, name: str) -> str:
-        while name in self.taken:
-            name += MACHINE
-        self.taken.add(name)
-        return name
-
-
 class _Adjoint:
     def __init__(self, p: Program, seeds: set[str], unit: str | None) -> None:
         self.p, self.seeds, self.unit = p, seeds, unit
-        self.names = _Names(p)
+        self.names = Names(p)
         self.kinds = {e.name: e.kind for e in p.equations}
         self.series = {v.name for v in p.named(Role.GIVEN) if not v.per_sequence}
         self.series |= {e.name for e in p.steps()}
@@ -139,6 +127,7 @@ class _Adjoint:
             outputs=tuple(finished),
             emits=emits,
         )
+        program = lower(program)
         for s in p.states:
             self.seed_ports[Port(s.name, At.FINAL)] = Port(self.carry[s.name], At.START)
             results[Port(s.name, At.START)] = Port(self.carry[s.name], At.FINAL)
@@ -331,7 +320,7 @@ def jvp(p: Program, seeds: Iterable[Port] | None = None) -> Derived:
 
 class _Tangent:
     def __init__(self, p: Program, seeds: tuple[Port, ...]) -> None:
-        self.p, self.names = p, _Names(p)
+        self.p, self.names = p, Names(p)
         self.equations: list[Equation] = []
         self.states = {s.name: self.dotted(s.name) for s in p.states}
         self.tangents: dict[str, str] = {}
@@ -364,6 +353,7 @@ class _Tangent:
             outputs=tuple(self.tangents[n] for n in p.outputs if n in self.tangents),
             emits=emits,
         )
+        program = lower(program)
         dotted = {t: n for n, t in self.tangents.items()}
         results = {
             port if port.adjoint else Port(dotted[port.name], port.at): port

@@ -169,10 +169,16 @@ def matmul(a: Node, b: Node) -> Node:
 
 
 def transpose(a: Node) -> Node:
-    """a.T; a double transpose and that of an outer product are undone at once."""
-    if a.op == "T":
-        return a.args[0]
-    return node("outer", a.args[1], a.args[0]) if a.op == "outer" else node("T", a)
+    """a.T; a transpose is pushed to the leaves, so that an outer product stays one."""
+    match a.op:
+        case "T":
+            return a.args[0]
+        case "outer":
+            return node("outer", a.args[1], a.args[0])
+        case "add" | "sub" | "neg":
+            return node(a.op, *map(transpose, a.args))
+        case _:
+            return node("T", a)
 
 
 def summed(a: Node) -> Node:

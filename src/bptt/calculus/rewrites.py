@@ -1,0 +1,145 @@
+"""Rewrites, Program to Program, that keep the meaning of every name there was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from bptt.ir.ops import node, ref
+from bptt.ir.program import (
+    MACHINE,
+    Equation,
+    Kind,
+    Node,
+    Program,
+    refs,
+    walk,
+)
+
+# What costs more than a pass over its elements: it is computed once and has a name.
+CONTRACTIONS = frozenset(("matmul", "sum", "softmax", "log_softmax", "row_max", "outer"))
+# What a sum of contractions may pass through on its way to a name.
+_AFFINE = frozenset(("add", "sub", "neg", "fill"))
+
+
+def rebuild(root: Node, change: Callable[[Node, tuple[Node, ...]], Node | None]) -> Node:
+    """`root` with every node for which `change(node, new arguments)` gives another replaced."""
+    found: dict[Node, Node] = {}
+    for n in walk(root):
+        args = tuple(found[a] for a in n.args)
+        other = change(n, args)
+        if other is None:
+            other = n if args == n.args else node(n.op, *args, attr=n.attr)
+        found[n] = other
+    return found[root]
+
+
+def substituted(root: Node, by: Mapping[Node, Node]) -> Node:
+    """`root` with each node that is a key of `by` replaced."""
+    return rebuild(root, lambda n, _: by.get(n))
+
+
+class Names:
+    """Names for the machine's values that collide with none there are."""
+
+    def __init__(self, p: Program) -> None:
+        self.taken = {v.name for v in p.values} | {e.name for e in p.equations}
+
+    def fresh(self, name: str) -> str:
+        """`name`, which must be the machine's, with a number behind it if it is taken."""
+        found, k = name, 2
+        while found in self.taken:
+            found, k = f"{name}{MACHINE}{k}", k + 1
+        self.taken.add(found)
+        return found
+
+
+def lower(p: Program) -> Program:
+    """Give every contraction and every operand of one a name.
+
+    Then no derivative computes a contraction again, and what a matrix product reads is a
+    series. A pre-activation is named after the line it stands in: `z$i`.
+    """
+    names = Names(p)
+    named: dict[Node, Node] = {}
+    equations: list[Equation] = []
+    for e in p.equations:
+        if e.kind is Kind.ONCE:
+            equations.append(e)
+            continue
+        heavy: set[Node] = set()
+
+        def name_it(n: Node, e: Equation = e) -> Node:
+            if n not in named:
+                name = names.fresh(f"z{MACHINE}{e.name}")
+                named[n] = ref(name, 0, n.dims)
+                equations.append(Equation(name, Kind.STEP, n, e.origin))
+            return named[n]
+
+        found: dict[Node, Node] = {}
+        for n in walk(e.rhs):
+            wants = [
+                (a in heavy and n.op not in _AFFINE) or (n.op in ("matmul", "outer") and _loose(a))
+                for a in n.args
+            ]
+            args = tuple(
+                name_it(found[a]) if want else found[a] for a, want in zip(n.args, wants, strict=True)
+            )
+            found[n] = n if args == n.args else node(n.op, *args, attr=n.attr)
+            if n.op in CONTRACTIONS or any(
+                a in heavy and not w for a, w in zip(n.args, wants, strict=True)
+            ):
+                heavy.add(n)
+        rhs = named.get(found[e.rhs], found[e.rhs]) if e.kind is Kind.STEP else found[e.rhs]
+        equations.append(replace(e, rhs=rhs))
+    return replace(p, equations=tuple(equations))
+
+
+def _loose(n: Node) -> bool:
+    """Whether an operand of a contraction must get a name to be a series."""
+    if len(n.dims) != 1:
+        return False
+    if n.op == "concat":
+        return any(_loose(a) or a.op not in ("ref", "const") for a in n.args)
+    return n.op != "ref"
+
+
+def sliced(p: Program, outputs: Iterable[str], emitted: Iterable[str] | None = None) -> Program:
+    """The part of `p` that `outputs`, the emitted adjoints and what they depend on need.
+
+    States on which neither depends fall away.
+    """
+    kept = set(p.value(v).name for v in (emitted if emitted is not None else ()))
+    emits = tuple(e for e in p.emits if emitted is None or e.value in kept)
+    outputs = tuple(outputs)
+    by_name = {e.name: e for e in p.equations}
+    need: set[str] = set()
+    stack = [*outputs, *(e.name for e in emits)]
+    while stack:
+        name = stack.pop()
+        if name in by_name and name not in need:
+            need.add(name)
+            stack += [found for found, _ in refs(by_name[name].rhs)]
+    equations = tuple(e for e in p.equations if e.name in need)
+    read = {name for e in equations for name, _ in refs(e.rhs)} | {e.value for e in emits}
+    return Program(
+        dir=p.dir,
+        values=tuple(v for v in p.values if v.name in read),
+        equations=equations,
+        states=tuple(s for s in p.states if s.name in need),
+        outputs=outputs,
+        emits=emits,
+        loss=p.loss if p.loss in need else None,
+    )
+
+
+def with_outputs(p: Program, names: Iterable[str]) -> Program:
+    """`p` with further outputs behind those it has."""
+    return replace(p, outputs=tuple(dict.fromkeys((*p.outputs, *names))))
+
+
+def layer(p: Program) -> Program:
+    """What a layer runs: the slice that the outputs and states need, without readout and loss."""
+    states = tuple(s.name for s in p.states)
+    part = sliced(p, (*p.outputs, *states))
+    return replace(part, outputs=p.outputs)
