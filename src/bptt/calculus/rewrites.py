@@ -24,14 +24,21 @@ _AFFINE = frozenset(("add", "sub", "neg", "fill"))
 
 def rebuild(root: Node, change: Callable[[Node, tuple[Node, ...]], Node | None]) -> Node:
     """`root` with every node for which `change(node, new arguments)` gives another replaced."""
+    return rebuild_all((root,), change)[root]
+
+
+def rebuild_all(
+    roots: Iterable[Node], change: Callable[[Node, tuple[Node, ...]], Node | None]
+) -> dict[Node, Node]:
+    """What every node below `roots` becomes when `change` replaces nodes, as in `rebuild`."""
     found: dict[Node, Node] = {}
-    for n in walk(root):
+    for n in walk(*roots):
         args = tuple(found[a] for a in n.args)
         other = change(n, args)
         if other is None:
             other = n if args == n.args else node(n.op, *args, attr=n.attr)
         found[n] = other
-    return found[root]
+    return found
 
 
 def substituted(root: Node, by: Mapping[Node, Node]) -> Node:

@@ -7,7 +7,7 @@ as givens and so derive(p') alone holds them fixed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -83,15 +83,18 @@ def second(
     cotangents: Mapping[Port, Array],
     directions: Mapping[Port, Array],
     sizes: Sizes,
+    *,
+    derive: Callable[..., Derived] = adjoint,
 ) -> tuple[Arrays, Arrays]:
     """The gradient of phi = the sum of <direction, gradient(p)>, by p's inputs and by cotangents.
 
-    `directions`: one for each input port of `p`; those left out are zero.
+    `directions`: one for each input port of `p`; those left out are zero. `derive` makes the
+    sweeps: a tester passes one that errs.
     """
     values = forward(p, given, sizes)
-    d1 = adjoint(p, {port.name for port in cotangents if port.at is not At.FINAL})
+    d1 = derive(p, {port.name for port in cotangents if port.at is not At.FINAL})
     _, values1 = pull(d1, values, cotangents, sizes)
-    d2 = adjoint(d1.program)
+    d2 = derive(d1.program)
     seeds = {d1.results[port]: v for port, v in directions.items() if port in d1.results}
     adjoints, _ = pull(d2, values1, seeds, sizes)
     by_input: Arrays = {port: zeros(p, port, length_of(p, values), sizes) for port in inputs(p)}
@@ -100,7 +103,7 @@ def second(
         where = by_input if of in by_input else inner
         where[of] = where.get(of, 0) + adjoints[port]
     if inner:
-        d3 = adjoint(p, {port.name for port in inner})
+        d3 = derive(p, {port.name for port in inner})
         for port, more in pull(d3, values, inner, sizes)[0].items():
             by_input[port] = by_input[port] + more
     by_cotangent = {seed: adjoints[port] for seed, port in d1.seeds.items() if seed in cotangents}

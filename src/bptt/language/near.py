@@ -1,0 +1,39 @@
+"""Names near a mistyped one, for the help lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """At most four of `known` that are a slip of the finger away from `name`, nearest first."""
+    limit = 1 if len(name) < 3 else 2
+    found = [(_distance(name, k, limit), k) for k in dict.fromkeys(known) if k != name]
+    return [k for d, k in sorted(found) if d <= limit][:4]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """A help line with the names near `name`, or None where there are none."""
+    found = near(name, known)
+    if not found:
+        return None
+    return "did you mean " + " or ".join(f"`{k}`" for k in found) + "?"
+
+
+def _distance(a: str, b: str, limit: int) -> int:
+    """Edits (insert, delete, replace, swap of neighbours, change of case) from `a` to `b`."""
+    if abs(len(a) - len(b)) > limit:
+        return limit + 1
+    if a.lower() == b.lower():
+        return 1
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        new = [i]
+        for j, y in enumerate(b, 1):
+            best = min(row[j] + 1, new[-1] + 1, row[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                best = min(best, before[j - 2] + 1)
+            new.append(best)
+        before, row = row, new
+    return row[-1]

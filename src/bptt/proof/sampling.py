@@ -1,0 +1,167 @@
+"""Where a Program is checked: sizes, random values, warm states, and a look at a cold start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from bptt.errors import UserError
+from bptt.ir.dims import Dims, shape_of, show_dims, terms
+from bptt.ir.ops import evaluate
+from bptt.ir.ports import At, Port, inputs
+from bptt.ir.program import Kind, Program, Role, walk
+from bptt.proof.oracle import Array, Arrays, run
+
+# Odd, so that a sum of two is the size of nothing else: sizes that are swapped never fit.
+PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
+WARM_STEPS = 3
+
+
+def sizes_for(
+    p: Program, fixed: Mapping[str, int] | None = None, values: Mapping[str, Array] | None = None
+) -> dict[str, int]:
+    """A size for each size name of `p`: as `fixed`, as `values` have it, else its own prime.
+
+    Raises UserError where a value does not have the shape that its name has in `p`.
+    """
+    known = dict(fixed or {})
+    values = values or {}
+    for name, array in values.items():
+        for dim, n in zip(_dims(p, name), np.shape(array), strict=False):
+            if isinstance(dim, str):
+                known.setdefault(dim, n)
+    dims = [p.dims(s.name) for s in p.states] + [v.dims for v in p.values]
+    dims += [n.dims for e in p.equations for n in walk(e.rhs)]
+    names = dict.fromkeys(name for each in dims for dim in each for name in terms(dim) if name)
+    free = [n for n in PRIMES if n not in known.values()]
+    missing = [name for name in names if name not in known]
+    if len(missing) > len(free):
+        raise UserError(f"{len(missing)} sizes to choose, which is too many", help="give sizes=")
+    known |= dict(zip(missing, free, strict=False))
+    known = {name: known[name] for name in names}
+    for name, array in values.items():
+        if np.shape(array) != shape_of(_dims(p, name), known):
+            wanted = f"{show_dims(_dims(p, name))} with {known}"
+            raise UserError(f"`{name}` has the shape {np.shape(array)}, not {wanted}")
+    return known
+
+
+def draw(
+    p: Program,
+    length: int,
+    sizes: Mapping[str, int],
+    rng: np.random.Generator,
+    values: Mapping[str, Array],
+) -> Arrays:
+    """Random arrays for every input of `p` but its initial states, which are the declared ones.
+
+    A matrix is scaled so that its products stay near 1: gates that saturate hide mistakes.
+    """
+    given: Arrays = {}
+    roles = {v.name: v.role for v in p.values}
+    for port in inputs(p):
+        if port.at is At.START:
+            continue
+        dims = p.dims(port.name)
+        shape = shape_of(dims, sizes)
+        if port.name in values:
+            given[port] = np.asarray(values[port.name], dtype=float)
+            continue
+        array = np.asarray(rng.normal(size=_lead(port, length) + shape))
+        if len(shape) == 2:
+            array = array / np.sqrt(max(1, shape[1]))
+        elif roles[port.name] is not Role.GIVEN:
+            array = 0.5 * array
+        given[port] = array
+    return {**given, **declared(p, given, sizes)}
+
+
+def declared(p: Program, given: Mapping[Port, Array], sizes: Mapping[str, int]) -> Arrays:
+    """The initial states that `p` declares: zero, or the value of their start."""
+    constants = {port.name: array for port, array in given.items() if port.at is At.CONST}
+    starts: Arrays = {}
+    for state in p.states:
+        array = np.zeros(shape_of(p.dims(state.name), sizes))
+        if state.start is not None:
+            found: dict[Any, Array] = {}
+            for n in walk(state.start):
+                args = [found[a] for a in n.args]
+                found[n] = constants[n.attr[0]] if n.op == "ref" else evaluate(n, args, sizes)
+            array = array + found[state.start]
+        starts[Port(state.name, At.START)] = array
+    return starts
+
+
+def warmed(
+    p: Program, given: Mapping[Port, Array], sizes: Mapping[str, int], rng: np.random.Generator
+) -> Arrays:
+    """Initial states as a running cell has them: three steps from the declared start, then 10 %.
+
+    Random numbers will not do: a normaliser drawn around zero is a pole that no run meets.
+    """
+    series = {
+        port: rng.normal(size=(WARM_STEPS, *np.shape(array)[1:]))
+        for port, array in given.items()
+        if port.at is At.STEPS
+    }
+    found = run(p, {**given, **series}, sizes)
+    starts: Arrays = {}
+    for state in p.states:
+        array = found[Port(state.name, At.FINAL)]
+        shift = 0.1 * rng.uniform(-1, 1, size=array.shape)
+        # an entry that is still exactly zero has no size of its own to be moved by
+        starts[Port(state.name, At.START)] = np.where(array == 0, shift, array * (1 + shift))
+    return starts
+
+
+def randoms(
+    p: Program, ports: Iterable[Port], length: int, sizes: Mapping[str, int], rng: np.random.Generator
+) -> Arrays:
+    """N(0, 1) for each port, in its shape."""
+    return {
+        port: np.asarray(rng.normal(size=_lead(port, length) + shape_of(p.dims(port.name), sizes)))
+        for port in ports
+    }
+
+
+def unfinite(p: Program, values: Mapping[Port, Array], length: int) -> str | None:
+    """The first assigned value, in the order things run, that is not finite: what and when."""
+    times = range(length) if p.dir > 0 else range(length - 1, -1, -1)
+    late = p.late()
+
+    def constants(wanted: bool) -> str | None:
+        for e in p.equations:
+            if e.kind is not Kind.STEP and (e.name in late) is wanted:
+                array = values[Port(e.name, At.CONST)]
+                if not np.isfinite(array).all():
+                    return f"`{e.name}` is {_first_bad(array)}"
+        return None
+
+    if (found := constants(False)) is not None:
+        return found
+    for t in times:
+        for e in p.steps():
+            array = values[Port(e.name, At.STEPS)][t]
+            if not np.isfinite(array).all():
+                return f"`{e.name}` is {_first_bad(array)} at t = {t}"
+    return constants(True)
+
+
+def _first_bad(array: Array) -> str:
+    flat = np.ravel(array)
+    return str(flat[~np.isfinite(flat)][0])
+
+
+def _lead(port: Port, length: int) -> tuple[int, ...]:
+    return (length,) if port.at is At.STEPS else ()
+
+
+def _dims(p: Program, name: str) -> Dims:
+    found = next((v for v in p.values if v.name == name), None)
+    if found is None:
+        raise UserError(f"nothing that is read is called `{name}`, so it takes no value")
+    if found.role is Role.GIVEN and not found.per_sequence:
+        raise UserError(f"`{name}` is a series: a value can be fixed only for what has no t")
+    return found.dims
