@@ -188,9 +188,9 @@ h[t] = h[t-1] + 0.1*z[t]*tanh(A @ h[t-1] + W_h @ x[t] + b_h)"""
 
 def kinky() -> Program:
     text = """
-u[t] = relu(W_u @ x[t] + U_u @ h[t-1] + b_u)
+u[t] = W_u @ x[t] + U_u @ h[t-1] + b_u
 v[t] = W_v @ x[t] + b_v
-m[t] = max(v[t] + m[t-1], u[t])
+m[t] = max(v[t] - 0.5*m[t-1], u[t])
 w[t] = min(abs(v[t]), softsign(m[t]))
 h[t] = tanh(w[t])*relu(u[t] - 0.1) + 0.5*h[t-1]"""
     params = {"W_u": HX, "U_u": HH, "b_u": H, "W_v": HX, "b_v": H}

@@ -57,6 +57,7 @@ def flow(p: Program) -> Flow:
     dag: dict[str, Node] = {}
     sums: dict[str, Node] = {}
     labels: dict[Node, str] = {}
+    states = {s.name for s in p.states}
     for e in p.equations:
         if e.kind is Kind.ONCE:
             continue
@@ -64,6 +65,8 @@ def flow(p: Program) -> Flow:
         if e.kind is Kind.SUM:
             sums[e.name] = n
         else:
+            if n.op == "ref" and n.attr[1] and e.name in states:
+                n = node("add", n, fill(const(0), n.dims))  # a copy, so that it has a place
             by_ref[ref(e.name, 0, e.rhs.dims)] = dag[e.name] = n
     wanted = [n for n in p.outputs if n in dag]
     wanted += [s.name for s in p.states] + [e.name for e in p.emits]
@@ -260,6 +263,7 @@ def hoist(f: Flow) -> Flow:
     used = consumers(f.roots())
     fixed = set(f.steps.values())
     found: dict[Node, Node] = {}
+    tails: dict[Node, str] = {}  # a hoisted part is named after the sum it is a part of
 
     def gathered(n: Node) -> Node | None:
         if n.op != "add" or n not in loop:
@@ -269,8 +273,9 @@ def hoist(f: Flow) -> Flow:
         if len(early) < 2 or not any(t in heavy for t in early):
             return None
         late = [found[t] for t in terms if t in loop or t in after]
-        first = [found[t] for t in sorted(early, key=lambda t: t not in heavy)]
-        return total([total(first), *late])
+        first = total([found[t] for t in sorted(early, key=lambda t: t not in heavy)])
+        tails[first] = f.labels.get(n, "x")
+        return total([first, *late])
 
     for n in walk(*f.roots()):
         args = tuple(found[a] for a in n.args)
@@ -287,7 +292,7 @@ def hoist(f: Flow) -> Flow:
             late = a in loop and n in after and a.op != "ref"
             if (early or late) and a not in taken and a.op != "ref":
                 taken.add(a)
-                label = f.named("pre" if early else "at", a, f.labels.get(n, "x"))
+                label = f.named("pre" if early else "at", a, tails.get(a) or f.labels.get(n, "x"))
                 steps[label] = a
     return replace(f, steps=steps)
 

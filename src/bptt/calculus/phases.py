@@ -133,14 +133,11 @@ class Region:
     def absorb(self, root: Node, terms: list[Node]) -> None:
         """The additions inside a sum have no value of their own."""
         ends = set(terms)
-        stack = [root]
+        stack = [root] if root.op == "add" else []
         while stack:
-            for a in stack.pop().args:
-                if a not in ends and a.op == "add":
-                    self.absorbed.add(a)
-                    stack.append(a)
-            if stack and stack[-1] in ends:
-                stack.pop()
+            inner = [a for a in stack.pop().args if a.op == "add" and a not in ends]
+            self.absorbed.update(inner)
+            stack += inner
 
     def pair(self, term: Node) -> Pair | None:
         """A product as (matrix, vector); a dot product with a constant is one row."""

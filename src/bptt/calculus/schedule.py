@@ -42,7 +42,7 @@ class _Scheduler:
 
     def keep(self, n: Node, name: str) -> str:
         """Let `n` be a series; `name` is its name, or a further one."""
-        if n.op in ("ref", "const", "fill"):
+        if n.op == "ref" or number(n) is not None:
             if not any(a == name for a, _ in self.aliases):
                 self.aliases.append((name, n))
             return name
@@ -110,11 +110,10 @@ class _Scheduler:
         before, loop, after = phases("before"), phases("loop"), phases("after", self.accums)
         ends = {n: f"final{MACHINE}{s}" for s, n in f.edges.items()}
         edge = Region(ends, {}, context).phases()
-        rolls = [
-            Roll(s, self.series[f.steps[s]], f.steps[s].dims, start)
-            for s, start in f.starts.items()
-            if f.steps[s] in self.loop
-        ]
+        rolls: dict[bool, list[Roll]] = {True: [], False: []}
+        for s, start in f.starts.items():
+            n = f.steps[s]
+            rolls[n in self.loop].append(Roll(s, self.series.get(n, s), n.dims, start))
         late = self.p.late()
         finish = [e for e in self.p.equations if e.kind is Kind.ONCE and e.name in late]
         return Plan(
@@ -123,7 +122,8 @@ class _Scheduler:
             once=tuple(f.once),
             before=before,
             loop=loop,
-            rolls=tuple(rolls),
+            rolls=tuple(rolls[True]),
+            lagged=tuple(rolls[False]),
             edge=edge,
             after=after,
             time_gemms=tuple(self.time_gemms),

@@ -258,7 +258,7 @@ def _fill_sizes(attr: Dims, a: Dims) -> Dims:
 
 def _concat_sizes(attr: Any, *dims: Dims) -> Dims:
     if not dims or any(len(d) > 1 for d in dims):
-        raise SizeError(", ".join(show_dims(d) for d in dims))
+        raise SizeError(", ".join(show_dims(d) for d in dims) or "no vectors")
     return (add_dims(*(d[0] if d else 1 for d in dims)),)
 
 
@@ -290,8 +290,27 @@ def _sigmoid(x: Array) -> Array:
     return np.where(_real(x) >= 0, 1 / (1 + e), e / (1 + e))
 
 
+def _relu(x: Array) -> Array:
+    return np.where(_real(x) <= 0, 0.0, x)  # this way round, NaN stays NaN
+
+
 def _softplus(x: Array) -> Array:
-    return np.where(_real(x) > 0, x, 0 * x) + np.log1p(np.exp(-_magnitude(x)))
+    return _relu(x) + _log1p(np.exp(-_magnitude(x)))
+
+
+def _log1p(x: Array) -> Array:
+    if not np.iscomplexobj(x):
+        return np.log1p(x)
+    a, b = np.real(x), np.imag(x)  # NumPy's own, of a complex number, loses a beside 1
+    return 0.5 * np.log1p(a * (2 + a) + b * b) + 1j * np.arctan2(b, 1 + a)
+
+
+def _max(a: Array, b: Array) -> Array:
+    return np.where((_real(a) >= _real(b)) | np.isnan(a), a, b)
+
+
+def _min(a: Array, b: Array) -> Array:
+    return np.where((_real(a) <= _real(b)) | np.isnan(a), a, b)
 
 
 def _pow(n: Node, sizes: Mapping[str, int], x: Array) -> Array:
@@ -508,13 +527,13 @@ OPS: dict[str, Op] = {
     ),
     "relu": _ew(
         1,
-        lambda a: np.where(_real(a) > 0, a, 0 * a),
+        _relu,
         lambda g, y, a: (mul(g, node("positive", a)),),
         branch=_sign,
     ),
     "abs": _ew(1, _magnitude, lambda g, y, a: (mul(g, node("sign", a)),), branch=_sign),
-    "max": _ew(2, lambda a, b: np.where(_real(a) >= _real(b), a, b), _d_max, branch=_difference_sign),
-    "min": _ew(2, lambda a, b: np.where(_real(a) <= _real(b), a, b), _d_min, branch=_difference_sign),
+    "max": _ew(2, _max, _d_max, branch=_difference_sign),
+    "min": _ew(2, _min, _d_min, branch=_difference_sign),
     # 1 where a > 0, else 0; the sign; 1, 1/2 or 0 as a is above, at or below b; 1 where equal
     "positive": _ew(1, lambda a: (_real(a) > 0) * 1.0, lambda g, y, a: (None,), branch=_sign),
     "sign": _ew(1, _sign, lambda g, y, a: (None,), branch=_sign),

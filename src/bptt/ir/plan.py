@@ -120,6 +120,7 @@ class Plan:
     before: tuple[Phase, ...]
     loop: tuple[Phase, ...]
     rolls: tuple[Roll, ...]
+    lagged: tuple[Roll, ...]  # read one step back, but not computed in the loop
     edge: tuple[Phase, ...]
     after: tuple[Phase, ...]
     time_gemms: tuple[TimeGemm, ...]

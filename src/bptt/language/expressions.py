@@ -21,7 +21,8 @@ class _Open:
     """An operator that waits for its right side, or a bracket that waits for its end."""
 
     op: str  # an operator, `neg`, `(` or `call`
-    at: Span
+    at: Span  # of a call: its name
+    bracket: Span
     precedence: int = 0
     name: str = ""
     order: int = 0
@@ -97,7 +98,7 @@ class Cursor:
             elif token.kind == "op" and token.text in _BINARY:
                 precedence = _BINARY[token.text]
                 self.reduce(values, stack, precedence + (token.text == "**"))
-                stack.append(_Open(token.text, token.span, precedence))
+                stack.append(_Open(token.text, token.span, token.span, precedence))
                 wanted = True
                 self.next()
             elif self.at("."):
@@ -110,7 +111,7 @@ class Cursor:
                 break
         self.reduce(values, stack, 0)
         if stack:
-            raise CellError("`(` is never closed", stack[-1].at, help="an equation is one line")
+            raise self.unclosed(stack)
         return values.pop()
 
     def value(self, values: list[Expr], stack: list[_Open]) -> bool:
@@ -126,10 +127,10 @@ class Cursor:
         if token.kind == "name":
             return self.named(token, values, stack)
         if token.kind == "op" and token.text == "(":
-            stack.append(_Open("(", span))
+            stack.append(_Open("(", span, span))
             return True
         if token.kind == "op" and token.text == "-":
-            stack.append(_Open("neg", span, _NEG))
+            stack.append(_Open("neg", span, span, _NEG))
             return True
         self.position -= 1
         raise self.no_value(stack)
@@ -138,7 +139,7 @@ class Cursor:
         what, token = "expected a value here", self.peek()
         if token.kind == "end":
             if stack and stack[-1].op in ("(", "call"):
-                return CellError("`(` is never closed", stack[-1].at, help="an equation is one line")
+                return self.unclosed(stack)
             reason = ": the line ends after an operator" if stack else ": the line ends"
             return CellError(what + reason, self.place(), help="an equation is one line")
         if token.text == "*" and stack and stack[-1].op == "**":
@@ -148,13 +149,18 @@ class Cursor:
             help = "a division is written `/`"
         return CellError(what + self.found(), token.span, help=help)
 
+    def unclosed(self, stack: list[_Open]) -> CellError:
+        bracket = next(o.bracket for o in reversed(stack) if o.op in ("(", "call"))
+        return CellError("`(` is never closed", bracket, help="an equation is one line")
+
     def named(self, token: Token, values: list[Expr], stack: list[_Open]) -> bool:
         order = 0
         while self.machine and self.peek(order).text == "'":
             order += 1
         if self.peek(order).text == "(" and self.peek(order).kind == "op":
             self.position += order + 1
-            stack.append(_Open("call", token.span, name=token.text, order=order))
+            bracket = self.line[self.position - 1].span
+            stack.append(_Open("call", token.span, bracket, name=token.text, order=order))
             if not self.at(")"):
                 return True
             self.position += 1

@@ -85,15 +85,15 @@ def check(
     chosen = sampling.sizes_for(program, sizes, values)
     with np.errstate(all="ignore"):
         found: Truth | None = None
-        lines: list[Line] = []
+        lines: tuple[Line, ...] = ()
         why, redraws = "", 0
         for redraws in range(DRAWS):
             rng = np.random.default_rng([seed, redraws])
             try:
                 found = truth(program, chosen, length, rng, values or {})
-                lines = list(judge(found, derived))
+                lines = judge(found, derived)
                 if order == 2:
-                    lines += judge_second(found, rng)
+                    lines += judge_second(second_truth(found, rng))
                 break
             except (numeric.KinkError, _UnfiniteError) as error:
                 found, why = None, str(error)
@@ -102,7 +102,7 @@ def check(
             return Report((), faults, (), order, seed, length, chosen, redraws + 1)
         faults = cold_faults(found, derived)
     notes = warnings(program, lines)
-    return Report(tuple(lines), faults, notes, order, seed, length, chosen, redraws)
+    return Report(lines, faults, notes, order, seed, length, chosen, redraws)
 
 
 def refuse_unspecified(program: Program) -> None:
@@ -137,7 +137,7 @@ def truth(
     program = with_outputs(program, (*loss, *(s.name for s in program.states)))
     given = sampling.draw(program, length, sizes, rng, values or {})
     given |= sampling.warmed(program, given, sizes, rng)
-    if (bad := sampling.unfinite(program, forward(program, given, sizes), length)) is not None:
+    if (bad := sampling.unfinite(program, forward(program, given, sizes, length), length)) is not None:
         raise _UnfiniteError(bad)
     cotangents = sampling.randoms(program, outputs(program), length, sizes, rng)
     analytic = all(
@@ -149,16 +149,18 @@ def truth(
         losses.append({Port(program.loss, At.STEPS): np.ones(length)})
 
     def value(point: Mapping[Port, Array], sides: list[Array] | None) -> Array:
-        return _flat(run(program, point, sizes, branches=sides), cotangents)
+        return _flat(run(program, point, sizes, branches=sides, length=length), cotangents)
 
-    weights = np.array([_weights(each, cotangents) for each in losses])
+    still = {port: np.zeros_like(array) for port, array in cotangents.items()}
+    weights = np.array([_flat({**still, **each}, cotangents) for each in losses])
     return replace(found, gradients=_true(value, given, wanted(program), weights, analytic))
 
 
 def wanted(program: Program) -> list[Port]:
-    """The input ports that have a gradient: all but those of true constants."""
-    fixed = {v.name for v in program.named(Role.CONST)}
-    return [port for port in inputs(program) if port.name not in fixed]
+    """The input ports that have a gradient, all but true constants': inputs, states, parameters."""
+    roles = {v.name: v.role for v in program.values}
+    ports = [port for port in inputs(program) if roles.get(port.name) is not Role.CONST]
+    return sorted(ports, key=lambda port: (port.at is At.CONST, port.at is At.START))
 
 
 def _true(
@@ -199,7 +201,7 @@ def judge(
     found: Truth, derived: Derived | Callable[[Program], Derived] | None = None
 ) -> tuple[Line, ...]:
     """The derived gradient, or that of the sweep given, held against the truth."""
-    values = forward(found.lowered, found.given, found.sizes)
+    values = forward(found.lowered, found.given, found.sizes, found.length)
     adjoints, _ = pull(_sweep(found, derived), values, found.cotangents, found.sizes)
     lines = _compared(EVERYTHING, found, adjoints, found.gradients[0])
     if derived is None and found.program.loss:
@@ -209,54 +211,76 @@ def judge(
     return tuple(lines)
 
 
-def judge_second(
-    found: Truth,
-    rng: np.random.Generator,
-    derive: Callable[..., Derived] = adjoint,
-) -> list[Line]:
-    """Second derivatives and forward mode, held against derivatives of the gradient.
+@dataclass(frozen=True)
+class SecondTruth:
+    """What is true of the second derivatives of the sample `first`.
 
-    Let the first order be right: the truth here is a complex step (or differences) through the
-    gradient. `derive` makes every sweep of the second order. Raises KinkError.
+    phi, the sum of <direction, gradient>, has the gradient `mixed`, by incoming adjoints too.
+    Along the directions `moved` is how the outputs move, `turned` how the gradient does.
+    """
+
+    first: Truth
+    directions: Arrays
+    mixed: dict[Any, tuple[str, Array]]
+    moved: dict[Any, tuple[str, Array]]
+    turned: dict[Any, tuple[str, Array]]
+
+
+def second_truth(found: Truth, rng: np.random.Generator) -> SecondTruth:
+    """Second derivatives as derivatives of the gradient, which `judge` has found right.
+
+    Raises KinkError where the sample lies on a kink.
     """
     p, sizes, cotangents = found.lowered, found.sizes, found.cotangents
-    by = wanted(p)
-    directions = sampling.randoms(p, by, found.length, sizes, rng)
+    directions = sampling.randoms(p, wanted(p), found.length, sizes, rng)
+    ports = [port for port in outputs(p) if not port.adjoint]
     sweep = adjoint(p)
     # incoming adjoints stand beside the inputs in one point
-    point: dict[Argument, Array] = {**found.given, **{Incoming(k): c for k, c in cotangents.items()}}
+    point: dict[Argument, Array] = {
+        **found.given,
+        **{Incoming(port): array for port, array in cotangents.items()},
+    }
+
+    def value(at: Mapping[Any, Array], sides: list[Array] | None) -> Array:
+        return _flat(run(found.program, at, sizes, branches=sides, length=found.length), ports)
 
     def gradient(at: Mapping[Any, Array], sides: list[Array] | None) -> Array:
         given = {port: at[port] for port in found.given}
         if sides is not None:
-            run(found.program, given, sizes, branches=sides)
-        incoming = {k: at[Incoming(k)] for k in cotangents}
-        return _flat(pull(sweep, forward(p, given, sizes), incoming, sizes)[0], by)
+            run(found.program, given, sizes, branches=sides, length=found.length)
+        incoming = {port: at[Incoming(port)] for port in cotangents}
+        return _flat(pull(sweep, forward(p, given, sizes, found.length), incoming, sizes)[0], directions)
 
-    weights = np.array([_weights(directions, directions)])
-    arguments = [*by, *(Incoming(k) for k in cotangents)]
-    (true,) = _true(gradient, point, arguments, weights, found.analytic)
-    by_input, by_cotangent = second(p, found.given, cotangents, directions, sizes, derive=derive)
-    ours = {**by_input, **{Incoming(k): array for k, array in by_cotangent.items()}}
-    lines = _compared(SECOND, found, ours, true)
-
+    by = [port for port in point if port in directions or isinstance(port, Incoming)]
+    weights = np.array([_flat(directions, directions)])
+    (mixed,) = _true(gradient, point, by, weights, found.analytic)
+    moved = numeric.along(value, found.given, directions, found.analytic)
+    turned = numeric.along(gradient, point, directions, found.analytic)
     method = "complex step" if found.analytic else "differences"
-    values = forward(p, found.given, sizes)
-    moved = tangents(p, values, directions, sizes)
-    ports = [port for port in outputs(p) if not port.adjoint]
+    like = {port: cotangents[port] for port in ports}
+    return SecondTruth(
+        found,
+        directions,
+        mixed,
+        _split(moved, like, method),
+        _split(turned, directions, method),
+    )
 
-    def value(at: Mapping[Any, Array], sides: list[Array] | None) -> Array:
-        return _flat(run(found.program, at, sizes, branches=sides), ports)
 
-    line = numeric.along(value, found.given, directions, found.analytic)
-    true = _split(line, {port: values[port] for port in ports}, method)
-    zero = {port: np.zeros_like(values[port]) for port in ports}
-    lines += _compared(TANGENT, found, {**zero, **moved}, true)
-
-    product = hessian_vector(p, found.given, cotangents, directions, sizes)
-    line = numeric.along(gradient, point, directions, found.analytic)
-    true = _split(line, directions, method)
-    return lines + _compared(HESSIAN, found, product, true)
+def judge_second(true: SecondTruth, derive: Callable[..., Derived] = adjoint) -> tuple[Line, ...]:
+    """Second derivatives and forward mode, held against the truth. `derive` makes the sweeps."""
+    found, directions = true.first, true.directions
+    p, given, cotangents, sizes = found.lowered, found.given, found.cotangents, found.sizes
+    by_input, by_cotangent = second(p, given, cotangents, directions, sizes, derive=derive)
+    mixed = {**by_input, **{Incoming(port): array for port, array in by_cotangent.items()}}
+    still = {port: np.zeros_like(array) for port, array in cotangents.items()}
+    moved = tangents(p, forward(p, given, sizes, found.length), directions, sizes)
+    turned = hessian_vector(p, given, cotangents, directions, sizes)
+    return (
+        *_compared(SECOND, found, mixed, true.mixed),
+        *_compared(TANGENT, found, {**still, **moved}, true.moved),
+        *_compared(HESSIAN, found, turned, true.turned),
+    )
 
 
 def _compared(
@@ -282,7 +306,7 @@ def cold_faults(
     """
     p, sizes = found.lowered, found.sizes
     given = {**found.given, **sampling.declared(p, found.given, sizes)}
-    values = forward(p, given, sizes)
+    values = forward(p, given, sizes, found.length)
     bad = sampling.unfinite(p, values, found.length)
     if bad is not None:
         return (f"from its declared start, {bad}",)
@@ -319,11 +343,6 @@ def _sweep(found: Truth, derived: Derived | Callable[[Program], Derived] | None)
 
 def _flat(values: Mapping[Any, Array], ports: Iterable[Any]) -> Array:
     return np.concatenate([np.ravel(values[port]) for port in ports])
-
-
-def _weights(some: Mapping[Any, Array], ports: Mapping[Any, Array]) -> Array:
-    """`some`, flat, in the order of `ports`: zero where it has nothing."""
-    return _flat({**{port: np.zeros_like(a) for port, a in ports.items()}, **some}, ports)
 
 
 def _split(

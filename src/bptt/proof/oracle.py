@@ -23,15 +23,17 @@ def run(
     *,
     every: bool = False,
     branches: list[Array] | None = None,
+    length: int | None = None,
 ) -> Arrays:
     """The output ports of `p` from its input ports; with `every`, all assigned names too.
 
     Series are [T, *dims], all else [*dims]. `branches` collects which side of its kinks every
-    op was on, in order, at every step.
+    op was on, in order, at every step. `length` is T, for a program that reads no series.
     """
     missing = [port for port in inputs(p) if port not in given]
     assert not missing, f"no value for {missing}"
     lengths = {len(given[port]) for port in inputs(p) if port.at is At.STEPS}
+    lengths |= set() if length is None else {length}
     assert len(lengths) == 1, f"series of lengths {lengths}"
     return _Run(p, given, sizes, lengths.pop(), branches).result(every)
 

@@ -106,7 +106,7 @@ def warmed(
         for port, array in given.items()
         if port.at is At.STEPS
     }
-    found = run(p, {**given, **series}, sizes)
+    found = run(p, {**given, **series}, sizes, length=WARM_STEPS)
     starts: Arrays = {}
     for state in p.states:
         array = found[Port(state.name, At.FINAL)]

@@ -20,9 +20,9 @@ from bptt.proof.oracle import Array, Arrays, run
 Sizes = Mapping[str, int]
 
 
-def length_of(p: Program, given: Mapping[Port, Array]) -> int:
-    """T, read off the series."""
-    return next(len(given[port]) for port in inputs(p) if port.at is At.STEPS)
+def length_of(*values: Mapping[Port, Array]) -> int:
+    """T, read off the first series there is; StopIteration if there is none."""
+    return next(len(a) for each in values for port, a in each.items() if port.at is At.STEPS)
 
 
 def zeros(p: Program, port: Port, length: int, sizes: Sizes) -> Array:
@@ -31,15 +31,20 @@ def zeros(p: Program, port: Port, length: int, sizes: Sizes) -> Array:
     return np.zeros((length, *shape) if port.at is At.STEPS else shape)
 
 
-def forward(p: Program, given: Mapping[Port, Array], sizes: Sizes) -> Arrays:
-    """Every value of `p`: its inputs, all assigned names, its outputs."""
-    return {**given, **run(p, given, sizes, every=True)}
+def forward(
+    p: Program, given: Mapping[Port, Array], sizes: Sizes, length: int | None = None
+) -> Arrays:
+    """Every value of `p`: its inputs, all assigned names, its outputs.
+
+    `length` is T, for a program that reads no series.
+    """
+    return {**given, **run(p, given, sizes, every=True, length=length)}
 
 
 def _derived_inputs(
     d: Derived, values: Mapping[Port, Array], seeds: Mapping[Port, Array], sizes: Sizes
 ) -> Arrays:
-    length = length_of(d.of, values)
+    length = length_of(values)
     bring = {port: seed for seed, port in d.seeds.items()}
     given: Arrays = {}
     for port in inputs(d.program):
@@ -59,8 +64,8 @@ def pull(
 
     `values`: of `forward(d.of)`. `cotangents`: the direct adjoints, zero where left out.
     """
-    values2 = forward(d.program, _derived_inputs(d, values, cotangents, sizes), sizes)
-    length = length_of(d.of, values)
+    length = length_of(values)
+    values2 = forward(d.program, _derived_inputs(d, values, cotangents, sizes), sizes, length)
     adjoints = {
         port: values2[d.results[port]] if port in d.results else zeros(d.of, port, length, sizes)
         for port in inputs(d.of)
@@ -73,7 +78,7 @@ def gradient(
 ) -> Arrays:
     """The gradient, by each input port of `p`, of the sum of <cotangent, value>."""
     names = {port.name for port in cotangents if port.at is not At.FINAL}
-    values = forward(p, given, sizes)
+    values = forward(p, given, sizes, length_of(given, cotangents))
     return pull(adjoint(p, names), values, cotangents, sizes)[0]
 
 
@@ -91,13 +96,13 @@ def second(
     `directions`: one for each input port of `p`; those left out are zero. `derive` makes the
     sweeps: a tester passes one that errs.
     """
-    values = forward(p, given, sizes)
+    values = forward(p, given, sizes, length_of(given, cotangents))
     d1 = derive(p, {port.name for port in cotangents if port.at is not At.FINAL})
     _, values1 = pull(d1, values, cotangents, sizes)
     d2 = derive(d1.program)
     seeds = {d1.results[port]: v for port, v in directions.items() if port in d1.results}
     adjoints, _ = pull(d2, values1, seeds, sizes)
-    by_input: Arrays = {port: zeros(p, port, length_of(p, values), sizes) for port in inputs(p)}
+    by_input: Arrays = {port: zeros(p, port, length_of(values), sizes) for port in inputs(p)}
     inner: Arrays = {}
     for port, of in d1.primal.items():
         where = by_input if of in by_input else inner
@@ -118,7 +123,8 @@ def tangents(
     `values`: of `forward(p)`; `directions`: tangents of p's inputs, zero where left out.
     """
     d = jvp(p)
-    found = forward(d.program, _derived_inputs(d, values, directions, sizes), sizes)
+    given = _derived_inputs(d, values, directions, sizes)
+    found = forward(d.program, given, sizes, length_of(values))
     return {port: found[out] for port, out in d.results.items()}
 
 
@@ -130,18 +136,18 @@ def hessian_vector(
     sizes: Sizes,
 ) -> Arrays:
     """The derivative of gradient(p) along `direction`: jvp(p) with p, then jvp(p') with p'."""
-    values = forward(p, given, sizes)
+    values = forward(p, given, sizes, length_of(given, cotangents))
     d1 = adjoint(p, {port.name for port in cotangents if port.at is not At.FINAL})
     _, values1 = pull(d1, values, cotangents, sizes)
     t = jvp(p)
-    moved = forward(t.program, _derived_inputs(t, values, direction, sizes), sizes)
+    length = length_of(values)
+    moved = forward(t.program, _derived_inputs(t, values, direction, sizes), sizes, length)
     along: Arrays = dict(direction)
     for port, of in d1.primal.items():
         if of not in along and (name := t.names.get(of.name)) is not None:
             along[of] = moved[Port(name, of.at)]
     seeds = {port: along[of] for port, of in d1.primal.items() if of in along}
     found = tangents(d1.program, values1, seeds, sizes)
-    length = length_of(p, values)
     return {
         port: found[d1.results[port]]
         if d1.results.get(port) in found

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from bptt.errors import UserError
 
 
 @contextmanager
-def training_packages() -> Iterator[None]:
+def training_packages() -> Generator[None]:
     """Around a task's imports: a package that is not installed is a UserError naming the extra."""
     try:
         yield

@@ -12,9 +12,9 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -119,10 +119,10 @@ def read(folder: Path) -> Checkpoint:
         what = f"{folder} holds no run" if folder.is_dir() else f"there is no folder {folder}"
         raise UserError(what, help=f"name a folder that `bptt train` made: it holds a {FILE}")
     try:
-        with safe_open(path, framework="pt") as file:
+        opened: Any = safe_open(path, framework="pt")
+        with opened as file:
             header: dict[str, str] = file.metadata() or {}
-            names: list[str] = list(file.keys())
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in list(file.keys())}
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(folder, str(error)) from None
     if "bptt" not in header:
@@ -196,8 +196,8 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 def _record(kind: type[_Record], value: Any) -> _Record:
     """A dataclass from JSON: exactly its fields, each of its type. Raises ValueError."""
     hints = get_type_hints(kind)
-    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(value, dict) or set(value) != names:
+    names = set(hints)
+    if not isinstance(value, dict) or set(cast(dict[str, Any], value)) != names:
         raise ValueError(f"{kind.__name__} needs the entries {', '.join(sorted(names))}")
     return kind(**{name: _value(name, hints[name], value[name]) for name in names})
 

@@ -35,7 +35,8 @@ def draw(path: Path, losses: Sequence[float], points: Sequence[Point], title: st
         markersize=3,
         label="validation",
     )
-    axes.set(title=title, xlabel="updates", ylabel="loss, nats per character")
+    # A dollar sign would begin a formula.
+    axes.set(title=title.replace("$", r"\$"), xlabel="updates", ylabel="loss, nats per character")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

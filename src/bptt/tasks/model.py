@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from bptt.nn import Recurrent
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
-from bptt.nn import Recurrent
 from bptt.tasks.config import Config
 from bptt.tasks.text import Vocabulary
 

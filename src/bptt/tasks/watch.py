@@ -7,7 +7,8 @@ import shlex
 import signal
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -27,6 +28,7 @@ CURVE = "curve.png"
 SAMPLE_LENGTH = 160
 SAMPLE_EVERY = 0.1
 """Nats by which a validation must be better than at the sample before it."""
+REDRAW = 0.1  # seconds between two live lines
 OVERFIT = 0.05
 """Nats above its best at which the last validation is worth a word."""
 
@@ -70,23 +72,23 @@ class Watch:
 
     def follow(self, trainer: Trainer, folder: Path) -> bool:
         """Train and show it. False if Ctrl-C or SIGTERM stopped it before its end; it is saved."""
-        shown = math.inf
-        latest: Point | None = trainer.points[-1] if trainer.points else None
+        best = math.inf
+        latest = trainer.points[-1] if trainer.points else None
         live = Live(console=self.console, auto_refresh=False, transient=True) if self.live else None
-        with Interrupts() as asked, live or _nothing():
+        drawn = 0.0
+        with Interrupts() as asked, live or nullcontext():
             for progress in trainer.run(folder):
                 latest = progress.point or latest
                 line = describe(progress, latest)
-                if live:
+                if live and time.monotonic() - drawn > REDRAW:
                     live.update(Line(line, no_wrap=True, overflow="ellipsis"), refresh=True)
-                if progress.point:
-                    if not live:
-                        self.say(line)
-                    if progress.point.nats < shown - SAMPLE_EVERY:
-                        shown = progress.point.nats
-                        if live:
-                            self.say(line)
-                        self._sample(trainer)
+                    drawn = time.monotonic()
+                better = progress.point is not None and progress.point.nats < best - SAMPLE_EVERY
+                if better or (progress.point and not live):
+                    self.say(line)
+                if progress.point and better:
+                    best = progress.point.nats
+                    self._sample(trainer)
                 if asked.count and not trainer.finished:
                     trainer.save(folder)
                     return False
@@ -103,25 +105,23 @@ class Watch:
     def finished(self, trainer: Trainer, folder: Path) -> None:
         """The result on all of the text held back, the curve, and the line that writes with it."""
         nats = trainer.validate(whole=True).nats
-        best = min(trainer.points, key=lambda point: point.nats)
+        judged = f"over all of the {len(trainer.held_back):,} characters held back"
         self._table(
             ("done", f"{trainer.step:,} steps in {clock(trainer.seconds)}"),
-            (
-                "validation",
-                f"{_loss(nats)} over all of the {len(trainer.held_back):,} characters held back",
-            ),
+            ("validation", f"{nats:.3f} nats, {_bits(nats):.3f} bits per character {judged}"),
         )
+        best = min(trainer.points, key=lambda point: point.nats)
         if trainer.points[-1].nats > best.nats + OVERFIT:
             self._table(
                 (
                     "note",
-                    f"it was best at step {best.step:,}, {best.nats:.3f} nats, and rose since: the",
-                )
+                    f"validation was best at step {best.step:,}, {best.nats:.3f} nats, and rose",
+                ),
+                ("", "since: the run is long for so short a text. Less time or more text helps."),
             )
-            self._table(("", "run is long for so short a text. Give it less time or more text."))
         name = printable(f"{trainer.model.recurrent.cell.name} on {trainer.text.name}")
-        title = f"{name}: {nats:.3f} nats per character"
         try:
+            title = f"{name}: {nats:.3f} nats per character"
             draw(folder / CURVE, trainer.losses, trainer.points, title)
             self._table(("curve", f"{folder / CURVE}"))
         except (ImportError, OSError) as error:
@@ -155,7 +155,7 @@ def describe(progress: Progress, latest: Point | None) -> str:
         f"loss {progress.loss:.3f}",
     ]
     if latest:
-        parts.append(f"val {latest.nats:.3f} nats, {latest.nats / math.log(2):.3f} bits/char")
+        parts.append(f"val {latest.nats:.3f} nats, {_bits(latest.nats):.3f} bits/char")
     return "  ".join([*parts, f"{clock(progress.left)} left"])
 
 
@@ -166,16 +166,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _loss(nats: float) -> str:
-    return f"{nats:.3f} nats, {nats / math.log(2):.3f} bits per character"
+def _bits(nats: float) -> float:
+    return nats / math.log(2)
 
 
 def _resume(folder: Path) -> str:
     return f"bptt train --resume {shlex.quote(str(folder))}"
-
-
-def _nothing() -> AbstractContextManager[Any]:
-    return nullcontext()
 
 
 class Interrupts:

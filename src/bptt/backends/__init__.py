@@ -1,0 +1,1 @@
+"""What runs a Plan: one folder a backend."""

@@ -1,0 +1,273 @@
+"""The array functions that generated source calls, for NumPy arrays and for torch tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+
+class NumpyArrays:
+    """NumPy. Nothing here knows about time or cells."""
+
+    add, sub, mul, div, neg = np.add, np.subtract, np.multiply, np.divide, np.negative
+    tanh, exp, log, sqrt, abs, sign = np.tanh, np.exp, np.log, np.sqrt, np.abs, np.sign
+    max, min, matmul = np.maximum, np.minimum, np.matmul
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], like: Array) -> Array:
+        """Memory that somebody fills."""
+        return np.empty(shape, like.dtype)
+
+    @staticmethod
+    def zeros(shape: tuple[int, ...], like: Array) -> Array:
+        """Zeros."""
+        return np.zeros(shape, like.dtype)
+
+    @staticmethod
+    def number(value: float) -> Array:
+        """A number that can be indexed like an array without axes."""
+        return np.float64(value)
+
+    @staticmethod
+    def sigmoid(a: Array, out: Array | None = None) -> Array:
+        """In the form that neither overflows nor loses small values."""
+        e = np.exp(-np.abs(a))
+        return np.divide(np.where(a >= 0, np.ones_like(e), e), 1 + e, out=out)
+
+    @staticmethod
+    def relu(a: Array) -> Array:
+        """max(a, 0)."""
+        return np.maximum(a, 0)
+
+    @staticmethod
+    def softplus(a: Array) -> Array:
+        """log(1 + exp(a))."""
+        return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
+
+    @staticmethod
+    def logsigmoid(a: Array) -> Array:
+        """log(sigmoid(a))."""
+        return np.minimum(a, 0) - np.log1p(np.exp(-np.abs(a)))
+
+    @staticmethod
+    def softsign(a: Array) -> Array:
+        """a / (1 + |a|)."""
+        return a / (1 + np.abs(a))
+
+    @staticmethod
+    def positive(a: Array) -> Array:
+        """1 where a > 0, else 0."""
+        return (a > 0).astype(a.dtype)
+
+    @staticmethod
+    def prefer(a: Array, b: Array) -> Array:
+        """1 where a > b, 1/2 where equal, else 0."""
+        return 0.5 * (1 + np.sign(a - b))
+
+    @staticmethod
+    def same(a: Array, b: Array) -> Array:
+        """1 where a = b, else 0."""
+        return (a == b).astype(np.result_type(a))
+
+    @staticmethod
+    def sum(a: Array) -> Array:
+        """Of each row, kept as one column."""
+        return a.sum(-1, keepdims=True)
+
+    @staticmethod
+    def row_max(a: Array) -> Array:
+        """Of each row, kept as one column."""
+        return a.max(-1, keepdims=True)
+
+    @staticmethod
+    def row_sum(a: Array) -> Array:
+        """Over all rows."""
+        return a.sum(-2)
+
+    @staticmethod
+    def sum_all(a: Array, axes: int) -> Array:
+        """Over the last one or two axes."""
+        return a.sum(tuple(range(-axes, 0)))
+
+    @staticmethod
+    def swap(a: Array) -> Array:
+        """The transpose of the last two axes."""
+        return np.swapaxes(a, -1, -2)
+
+    @staticmethod
+    def gemm(a: Array, panel: Array, plus: Array | None = None) -> Array:
+        """a @ panel + plus."""
+        c = np.matmul(a, panel)
+        if plus is not None:
+            c += plus
+        return c
+
+    @staticmethod
+    def cat(arrays: Sequence[Array]) -> Array:
+        """Columns side by side."""
+        return _cat(np, arrays, -1)
+
+    @staticmethod
+    def rows(arrays: Sequence[Array]) -> Array:
+        """Rows one below the other."""
+        return _cat(np, arrays, -2)
+
+    @staticmethod
+    def split(a: Array, counts: Sequence[int]) -> list[Array]:
+        """Rows cut into stretches."""
+        if len(set(counts)) == 1:
+            whole = a.reshape(*a.shape[:-2], len(counts), counts[0], a.shape[-1])
+            return [whole[..., t, :, :] for t in range(len(counts))]
+        return np.split(a, np.cumsum(counts[:-1]), axis=-2)
+
+    @staticmethod
+    def spread(a: Array, lead: tuple[int, ...], width: int) -> Array:
+        """All rows and columns of what is equal along some."""
+        return np.broadcast_to(a, (*lead, width))
+
+    @staticmethod
+    def whole(a: Array, shape: tuple[int, ...]) -> Array:
+        """An array without rows, with all its elements."""
+        lead = np.shape(a)[: max(0, np.ndim(a) - len(shape))]
+        return np.broadcast_to(a, (*lead, *shape))
+
+    @staticmethod
+    def embed(a: Array, starts: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+        """`a` at a place in zeros."""
+        out = np.zeros((*a.shape[: a.ndim - len(shape)], *shape), a.dtype)
+        out[_place(a, starts)] = a
+        return out
+
+    @staticmethod
+    def compact(a: Array) -> Array:
+        """Contiguous memory of its own."""
+        return np.array(a, order="C")
+
+    @staticmethod
+    def cast(a: Array, like: Array) -> Array:
+        """In the number format of `like`."""
+        return np.asarray(a, like.dtype)
+
+
+class TorchArrays(NumpyArrays):
+    """torch, on the device of what it is given. Made by `table`, which imports torch."""
+
+    def __init__(self) -> None:
+        import torch
+
+        f = torch.nn.functional
+        self.torch = torch
+        self.add, self.sub, self.mul, self.div = torch.add, torch.sub, torch.mul, torch.div
+        self.neg, self.tanh, self.exp, self.log = torch.neg, torch.tanh, torch.exp, torch.log
+        self.sqrt, self.abs, self.sign = torch.sqrt, torch.abs, torch.sign
+        self.sigmoid, self.relu, self.matmul = torch.sigmoid, torch.relu, torch.matmul
+        self.logsigmoid = f.logsigmoid
+        # torch's own softplus is a straight line above 20
+        self.softplus = lambda a: -f.logsigmoid(-a)
+        self.max = lambda a, b: torch.maximum(*self._both(a, b))
+        self.min = lambda a, b: torch.minimum(*self._both(a, b))
+
+    def _both(self, a: Array, b: Array) -> tuple[Array, Array]:
+        """Two tensors, where one may be a number."""
+        like = a if isinstance(a, self.torch.Tensor) else b
+        return tuple(
+            x if isinstance(x, self.torch.Tensor) else like.new_tensor(x) for x in (a, b)
+        )
+
+    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
+        return self.torch.empty(shape, dtype=like.dtype, device=like.device)
+
+    def zeros(self, shape: tuple[int, ...], like: Array) -> Array:
+        return self.torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+    def number(self, value: float) -> Array:
+        return self.torch.tensor(value, dtype=self.torch.float64)
+
+    def softsign(self, a: Array) -> Array:
+        return a / (1 + a.abs())
+
+    def positive(self, a: Array) -> Array:
+        return (a > 0).to(a.dtype)
+
+    def prefer(self, a: Array, b: Array) -> Array:
+        return 0.5 * (1 + self.torch.sign(a - b))
+
+    def same(self, a: Array, b: Array) -> Array:
+        return (a == b).to(a.dtype)
+
+    def sum(self, a: Array) -> Array:
+        return a.sum(-1, keepdim=True)
+
+    def row_max(self, a: Array) -> Array:
+        return a.amax(-1, keepdim=True)
+
+    def sum_all(self, a: Array, axes: int) -> Array:
+        return a.sum(tuple(range(-axes, 0)))
+
+    def swap(self, a: Array) -> Array:
+        return a.transpose(-1, -2)
+
+    def gemm(self, a: Array, panel: Array, plus: Array | None = None) -> Array:
+        if plus is None:
+            return self.torch.matmul(a, panel)
+        if a.ndim == 2:
+            return self.torch.addmm(plus, a, panel)
+        return self.torch.matmul(a, panel) + plus
+
+    def cat(self, arrays: Sequence[Array]) -> Array:
+        return _cat(self.torch, arrays, -1)
+
+    def rows(self, arrays: Sequence[Array]) -> Array:
+        return _cat(self.torch, arrays, -2)
+
+    def split(self, a: Array, counts: Sequence[int]) -> list[Array]:
+        if len(set(counts)) == 1:
+            whole = a.reshape(*a.shape[:-2], len(counts), counts[0], a.shape[-1])
+            return list(whole.unbind(-3))
+        return list(a.split(list(counts), -2))
+
+    def spread(self, a: Array, lead: tuple[int, ...], width: int) -> Array:
+        return a.expand(*lead, width)
+
+    def whole(self, a: Array, shape: tuple[int, ...]) -> Array:
+        return a.expand(*a.shape[: max(0, a.ndim - len(shape))], *shape)
+
+    def embed(self, a: Array, starts: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+        out = a.new_zeros((*a.shape[: a.ndim - len(shape)], *shape))
+        out[_place(a, starts)] = a
+        return out
+
+    def compact(self, a: Array) -> Array:
+        return a.clone(memory_format=self.torch.contiguous_format)
+
+    def cast(self, a: Array, like: Array) -> Array:
+        return self.torch.as_tensor(a, dtype=like.dtype, device=like.device)
+
+
+def _place(a: Array, starts: tuple[int, ...]) -> Any:
+    sizes = a.shape[a.ndim - len(starts) :]
+    return (..., *(slice(s, s + k) for s, k in zip(starts, sizes, strict=True)))
+
+
+def _cat(module: Any, arrays: Sequence[Array], axis: int) -> Array:
+    """Concatenate, where some may lack the group axis or have it shared."""
+    rank = max(a.ndim for a in arrays)
+    if rank == 3:
+        groups = max(a.shape[0] if a.ndim == 3 else 1 for a in arrays)
+        arrays = [module.broadcast_to(a, (groups, *a.shape[-2:])) for a in arrays]
+    return arrays[0] if len(arrays) == 1 else module.concatenate(tuple(arrays), axis)
+
+
+_tables: dict[str, Any] = {}
+
+
+def table(a: Array) -> Any:
+    """The table for arrays like `a`."""
+    kind = "numpy" if isinstance(a, np.ndarray | np.generic) else "torch"
+    if kind not in _tables:
+        _tables[kind] = NumpyArrays() if kind == "numpy" else TorchArrays()
+    return _tables[kind]

@@ -1,0 +1,112 @@
+"""A Plan's generated functions, compiled once: the only place where Python source is run.
+
+The source is this library's own print of a checked Plan; it holds numbers and names of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from bptt.calculus.schedule import schedule
+from bptt.ir.dims import terms
+from bptt.ir.ops import number
+from bptt.ir.plan import Plan
+from bptt.ir.ports import Port, inputs, outputs
+from bptt.ir.program import Program, refs
+from bptt.printers.numpy import Printed, print_once, print_rows, print_step
+
+
+@dataclass(frozen=True)
+class Function:
+    """A generated function with its printed signature."""
+
+    printed: Printed
+    call: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Code:
+    """All that the driver walks for one Program."""
+
+    plan: Plan
+    sizes: list[str]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    once: Function
+    before: Function
+    loop: Function
+    edge: Function
+    after: Function
+    finish: Function
+    slots: list[str]
+
+    def source(self) -> str:
+        """Everything that was generated, to read."""
+        functions = (self.once, self.before, self.loop, self.edge, self.after, self.finish)
+        return "\n".join(f.printed.source for f in functions)
+
+
+@lru_cache(maxsize=256)
+def code(p: Program) -> Code:
+    """The generated functions of `p`."""
+    plan = schedule(p)
+    names = {s for v in p.values for d in v.dims for s in terms(d) if s}
+    names |= {s for e in p.equations for d in e.rhs.dims for s in terms(d) if s}
+    sizes = sorted(names)
+    slots = _slots(plan)
+    return Code(
+        plan,
+        sizes,
+        inputs(p),
+        outputs(p),
+        _compiled(print_once(plan.once, "once", sizes), "once"),
+        _compiled(print_rows(plan, plan.before, "before", sizes), "before"),
+        _compiled(print_step(plan, sizes, slots), "loop"),
+        _compiled(print_rows(plan, plan.edge, "edge", sizes), "edge"),
+        _compiled(print_rows(plan, plan.after, "after", sizes), "after"),
+        _compiled(print_once(plan.finish, "finish", sizes), "finish"),
+        slots,
+    )
+
+
+def _compiled(printed: Printed, name: str) -> Function:
+    space: dict[str, Any] = {}
+    exec(compile(printed.source, f"<bptt {name}>", "exec"), space)
+    return Function(printed, space[name])
+
+
+def _slots(plan: Plan) -> list[str]:
+    """The values of the loop that are read at every step behind it, and the stacks they fill."""
+    made = {e.name for phase in plan.loop for e in phase.body}
+    made |= {out for phase in plan.loop for g in phase.gemms for out in g.outs}
+    made |= {r.out for phase in plan.loop for r in phase.reduces}
+    read = {*plan.program.outputs, *(e.name for e in plan.program.emits)}
+    for phase in (*plan.edge, *plan.after):
+        nodes = [e.rhs for e in phase.body] + [r.of for r in phase.reduces]
+        nodes += [a.of for a in phase.accums] + [o for g in phase.gemms for o in g.operands]
+        nodes += [p for g in phase.gemms for p in g.plus if p is not None]
+        read |= {name for name, _ in refs(*nodes)}
+    for g in plan.time_gemms:
+        read |= {name for name, _ in refs(*g.left, *g.right)}
+    rolled = {r.name: r.value for r in plan.rolls}
+    read |= {n.attr[0] for _, n in plan.aliases if n.op == "ref"}
+    read |= {rolled[name] for name in list(read) if name in rolled}
+    read |= {r.value for r in plan.lagged}
+    read &= {name for name, _ in plan.series} & made
+    slots = [name for name, _ in plan.series if name in read]
+    for k, stack in enumerate(plan.stacks):
+        if set(stack) & made:
+            assert set(stack) <= made, "a stack lies in one region"
+            slots += [name for name in stack if name not in slots]
+            slots.append(f"stack{k}")
+    return slots
+
+
+def constant_alias(plan: Plan, name: str) -> float | None:
+    """The number that a series is, where it is one."""
+    return next((number(n) for a, n in plan.aliases if a == name), None)
+
+

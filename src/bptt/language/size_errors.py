@@ -1,0 +1,218 @@
+"""What the sizes are called, and what is said where they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bptt.errors import CellError, Span
+from bptt.ir.dims import Dim, Dims, show_dim, show_dims, substitute, terms
+from bptt.ir.program import Role
+from bptt.language.scope import Named, Scope
+from bptt.language.sizes import Misfit, Problem, Refused, Sizes, WrongKind, is_unknown
+from bptt.language.terms import Term
+from bptt.language.tree import Expr, said
+
+_SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
+
+
+class Report:
+    """Names for the sizes of one text, and errors in those names."""
+
+    def __init__(self, scope: Scope, outputs: Iterable[str]) -> None:
+        self.scope, self.outputs = scope, tuple(outputs)
+        self.sizes = Sizes(self.explain)
+        self.origins: dict[str, str] = {}  # of each size that is not found but given
+        self.guessed: dict[str, str] = {}  # sizes named after an input, and that input
+        self.give_inputs_sizes()
+
+    def give_inputs_sizes(self) -> None:
+        """Inputs without declared sizes get their own: `X` for `x` or the first, else `Y` for `y`."""
+        named = self.scope.names.values()
+        for n in named:
+            d = n.declaration or self.scope.states.get(n.name)
+            if d is not None and d.sizes is not None:
+                for s in (s for dim in n.shape.dims or () for s in terms(dim) if s):
+                    self.origins.setdefault(s, f"`{s}` is declared in line {d.span.line}")
+        inputs = [n for n in named if n.role is Role.GIVEN and n.shape.dims is None]
+        names = {n.name: n.name.upper() for n in inputs}
+        cell = {e.line for e in self.cell_spans()}
+        if inputs and "X" not in {*names.values(), *self.origins} and inputs[0].span.line in cell:
+            names[inputs[0].name] = "X"
+        taken: set[str] = set()
+        for n in inputs:
+            size = _unused(names[n.name], taken)
+            taken.add(size)
+            n.shape.dims = (size,)
+            self.guessed[size] = n.name
+            self.origins.setdefault(size, f"`{size}` is the size of the input `{n.name}`")
+
+    def cell_spans(self) -> list[Span]:
+        return [line.span for line in self.scope.tree.lines if line.block == "cell"]
+
+    def names(self) -> dict[str, Dim]:
+        """Names for the sizes that are free: `H` for the output's or state's, else the value's."""
+        found: dict[str, Dim] = {}
+        taken = set(self.origins)
+        states = self.scope.state_names()
+        main = {*self.outputs, *states}
+        order = (*self.outputs, *states, *self.scope.names)
+        for name in dict.fromkeys(order):
+            n = self.scope.names[name]
+            for dim in n.shape.dims or ():
+                for s in terms(self.sizes.resolve(dim)):
+                    if is_unknown(s) and s not in found and n.line is not None:
+                        first = "H" if name in main and "H" not in taken else name.upper()
+                        size = _unused(first, taken)
+                        taken.add(size)
+                        found[s] = size
+        return found
+
+    def final(self, dims: Dims, names: dict[str, Dim]) -> Dims:
+        """Dims in their names."""
+        return tuple(substitute(self.sizes.resolve(dim), names) for dim in dims)
+
+    # --- errors ---
+
+    def explain(self, term: Term, problem: Problem) -> CellError:
+        """The error for what `term` cannot be."""
+        if isinstance(problem, Refused):
+            error = self.refused(term, problem)
+        elif term.op == "assign":
+            error = self.assigned(term, problem)
+        elif isinstance(problem, WrongKind):
+            error = self.wrong_kind(term, problem)
+        else:
+            error = self.misfit(term, problem)
+        if term.use is not None and term.use.span.line != (error.span or term.expr.span).line:
+            error.notes = (*error.notes, (term.use.span, f"in this use of `{term.use.name}`"))
+        return error
+
+    def misfit(self, term: Term, problem: Misfit) -> CellError:
+        left, right = self.show(problem.left), self.show(problem.right)
+        return CellError(
+            f"sizes `{left}` and `{right}` do not fit together",
+            term.expr.span,
+            help=self.declare_help(problem),
+            notes=self.notes(term),
+        )
+
+    def declare_help(self, problem: Misfit) -> str | None:
+        for one, other in ((problem.left, problem.right), (problem.right, problem.left)):
+            if isinstance(one, str) and one in self.guessed:
+                name = self.guessed[one]
+                wanted = self.show(other)
+                return f"if they are meant to be equal, declare it: `input {name}: {wanted}`"
+        return None
+
+    def wrong_kind(self, term: Term, problem: WrongKind) -> CellError:
+        at = problem.at or term.expr
+        help = None
+        if len(problem.dims) == 2:
+            help = f"a product with a matrix is written `{_bracketed(at)} @ v`"
+        what = f"{problem.wanted} is needed here, and `{said(at.span)}` is {self.kind(problem.dims)}"
+        return CellError(what, at.span, help=help)
+
+    def assigned(self, term: Term, problem: Problem) -> CellError:
+        name, value = said(term.expr.span), term.args[0].shape
+        part = term.parts[0]
+        if isinstance(problem, Misfit):
+            has = f"`{name}` has size `{self.show(problem.left)}`"
+            what = f"{has} and is assigned a value of size `{self.show(problem.right)}`"
+            notes = self.notes(term)
+            return CellError(what, part.span, help=self.declare_help(problem), notes=notes)
+        if value.dims is not None and len(value.dims) == 2 and term.shape.flat:
+            what = f"`{name}` is assigned {self.kind(value.dims)}"
+            help = "values over time are numbers and vectors; a product is written `W @ v`"
+            return CellError(what, part.span, help=help)
+        what = f"`{name}` is {self.kind(term.shape.dims or ())}"
+        return CellError(f"{what}, and is assigned {self.kind(value.dims or ())}", part.span)
+
+    def refused(self, term: Term, problem: Refused) -> CellError:
+        span, parts = term.expr.span, term.parts
+        shown = [_bracketed(e) for e in parts]
+        if problem.reason == "number":
+            k = 0 if term.args[0].shape.dims == () else 1
+            what = f"`@` is a product with a matrix, and `{said(parts[k].span)}` is a number"
+            return CellError(what, parts[k].span, help=f"write `{shown[0]} * {shown[1]}`")
+        if problem.reason == "transposed":
+            help = "`dot(v, w)` is an inner product, `v @ M` a row times a matrix"
+            return CellError("`.T` of a vector", span, help=help)
+        if problem.reason == "beside":
+            return self.beside(term)
+        gated = term.args[0]
+        if gated.op == "mul" and {a.level > 0 for a in gated.args} == {True, False}:
+            k = 0 if gated.args[0].level else 1
+            return self.gated(gated, _bracketed(gated.parts[k]), _bracketed(gated.parts[1 - k]), shown[1])
+        help = f"an inner product is `dot({said(parts[0].span)}, {said(parts[1].span)})`"
+        help += ", an elementwise one is written `*`"
+        return CellError("`@` joins two vectors", span, help=help, notes=self.notes(term))
+
+    def beside(self, term: Term) -> CellError:
+        """A matrix beside a vector with an elementwise operator."""
+        k = 0 if len(term.args[0].shape.dims or ()) == 2 else 1
+        matrix, vector = term.parts[k], term.parts[1 - k]
+        if term.op == "mul":
+            return self.gated(term, _bracketed(vector), _bracketed(matrix), "h[t-1]")
+        what = f"`{_SIGNS.get(term.op, term.op)}` joins a matrix and a vector"
+        help = f"a product with a matrix is written `{_bracketed(matrix)} @ v`"
+        return CellError(what, term.expr.span, help=help, notes=self.notes(term))
+
+    def gated(self, term: Term, vector: str, matrix: str, right: str) -> CellError:
+        after, before = f"{vector} * ({matrix} @ {right})", f"{matrix} @ ({vector} * {right})"
+        return CellError(
+            f"`*` joins the vector `{vector}` and the matrix `{matrix}`",
+            term.expr.span,
+            help=f"write `{after}` (PyTorch's GRU) or `{before}` (the GRU as published)",
+        )
+
+    def undetermined(self, n: Named) -> CellError:
+        """The error for a name whose size nothing says."""
+        word = {Role.GIVEN: "input", Role.PARAM: "param", Role.CONST: "const"}.get(n.role or Role.GIVEN)
+        word = "state" if n.line is not None else word
+        rank = 1 if n.shape.dims is None else len(n.shape.dims)
+        known = [self.show(d) for d in n.shape.dims or ()]
+        shown = [k if "?" not in k else "K" for k in known] or ["H"]
+        example = shown[0] if rank == 1 else f"({', '.join(shown)})"
+        help = f"declare it: `{word} {n.name}: {example}`"
+        if n.shape.dims is None:
+            help += f", or `{n.name}: scalar` for a number"
+        return CellError(f"the size of `{n.name}` cannot be found", n.span, help=help)
+
+    def negative(self, n: Named, dims: Dims) -> CellError:
+        """The error for a size that would be a difference."""
+        what = f"`{n.name}` would have the size `{show_dims(dims)}`"
+        return CellError(what, n.span, help="sizes are sums: declare the larger one as a sum")
+
+    def show(self, dim: Dim) -> str:
+        text = show_dim(substitute(self.sizes.resolve(dim), self.names()))
+        return "?" if is_unknown(text) else text
+
+    def kind(self, dims: Dims) -> str:
+        if not dims:
+            return "a number"
+        shown = [self.show(d) for d in dims]
+        return f"a vector of size {shown[0]}" if len(shown) == 1 else f"a matrix ({', '.join(shown)})"
+
+    def notes(self, term: Term) -> tuple[tuple[Span, str], ...]:
+        """What is known of each argument, and where its sizes come from."""
+        notes: list[tuple[Span, str]] = []
+        for arg, e in zip(term.args, term.parts, strict=True):
+            if arg.shape.dims is not None:
+                dims = arg.shape.dims
+                sizes = [s for d in dims for s in terms(self.sizes.resolve(d)) if s in self.origins]
+                origins = [self.origins[s] for s in dict.fromkeys(sizes)]
+                notes.append((e.span, "; ".join([f"this is {self.kind(dims)}", *origins])))
+        return tuple(notes)
+
+
+def _bracketed(e: Expr) -> str:
+    text = said(e.span)
+    simple = e.op in ("name", "number", "call", "T") or text.startswith("(")
+    return text if simple else f"({text})"
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    found, k = name, 2
+    while found in taken:
+        found, k = f"{name}{k}", k + 1
+    return found

@@ -1,0 +1,304 @@
+"""`run(program, tensors)`: the one entry through which torch sees a Program.
+
+An opaque op below (the kernel and its shape rule), one `autograd.Function` above it (backward,
+forward mode and vmap, in torch ops and this entry itself), `allow_in_graph` around that for
+`torch.compile`, and a plain lane that calls the kernel at once. Because the derivative of a sweep
+is a sweep, the formulas below come back to `run`, and every order of every transform with them.
+
+The op must not be called but from here: under forward mode it would silently lose the tangent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from bptt.backends.reference import execute
+from bptt.errors import UserError
+from bptt.ir.ports import At
+from bptt.ir.program import Program
+from bptt.nn.shapes import output_shapes
+from bptt.nn.sweep import From, Sweep, Wiring, sweep_of
+
+Tensors = Sequence[Tensor]
+Maybe = Sequence[Tensor | None]
+
+
+def run(
+    program: Program | str, tensors: Tensors, batch_sizes: Tensor | None = None
+) -> list[Tensor]:
+    """Run one sweep over time; differentiable to any order by every input that is trained or given.
+
+    `tensors` stand in the order of `ports.inputs(program)`, the result in that of
+    `ports.outputs(program)`, each of the shape that `bptt.nn.shapes` states: series
+    [G, T, B, w], constants [G or 1, *dims], all else [G, B, w]. With `batch_sizes` (int64, on the
+    CPU, decreasing, as in a `PackedSequence`) series are [G, N, w]. Inside `torch.compile` the
+    program must be given as its canonical text. Raises UserError where shapes do not fit.
+    """
+    if torch.compiler.is_compiling():
+        return list(_in_graph(program, batch_sizes, *tensors))
+    return _run(sweep_of(program), tensors, batch_sizes)
+
+
+def _run(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
+    if not _plain(tensors):
+        return _full(sweep, tensors, batch_sizes)
+    level: int = getattr(forward_ad, "_current_level", 0)
+    if level >= 0 or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+        found = cast(tuple[Tensor, ...], _PlainRun.apply(sweep.extended, batch_sizes, *tensors))
+        return [found[k] for k in sweep.kept]
+    return _kernel(sweep, tensors, batch_sizes)
+
+
+# --- lanes --------------------------------------------------------------------------------------
+
+_keys: Callable[[Tensor], Any] | None = getattr(torch._C, "_dispatch_keys", None)
+_transforms: Callable[[], bool] | None = getattr(
+    torch._C, "_are_functorch_transforms_active", None
+)
+_modes: Callable[[], int] | None = getattr(torch._C, "_len_torch_dispatch_stack", None)
+
+
+def _plain_keys() -> frozenset[int]:
+    if _keys is None or _transforms is None or _modes is None:
+        return frozenset()  # another torch: every call goes through the full lane
+    with torch.inference_mode(False):
+        usual = torch.empty(0)
+    with torch.inference_mode():
+        return frozenset((_keys(usual).raw_repr(), _keys(torch.empty(0)).raw_repr()))
+
+
+_PLAIN = _plain_keys()
+
+
+def _plain(tensors: Tensors) -> bool:
+    """Whether nothing but the kernel can be meant: ordinary CPU tensors and no mode or transform."""
+    if not _PLAIN or _transforms is None or _modes is None or _keys is None:
+        return False
+    plain = _PLAIN
+    keys = _keys
+    return (
+        all(keys(x).raw_repr() in plain for x in tensors) and not _transforms() and not _modes()
+    )
+
+
+def _full(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
+    """The lane that every mode, transform and subclass of tensors understands."""
+    if not _derived_from(tensors):
+        return list(cast(tuple[Tensor, ...], _Run.apply(sweep, batch_sizes, *tensors)))
+    found = cast(tuple[Tensor, ...], _Run.apply(sweep.extended, batch_sizes, *tensors))
+    return [found[k] for k in sweep.kept]
+
+
+def _derived_from(tensors: Tensors) -> bool:
+    """Whether this call may be differentiated, so that its intermediate values are kept."""
+    if torch.compiler.is_exporting():
+        return False  # a saved graph is for inference; the op's own formula computes them again
+    if _transforms is None or _transforms() or getattr(forward_ad, "_current_level", 0) >= 0:
+        return True
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+# --- the op: kernel and shape rule --------------------------------------------------------------
+
+
+def _kernel(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
+    lengths = None if batch_sizes is None else cast(list[int], batch_sizes.tolist())
+    sweep.output_shapes(tuple(x.shape for x in tensors), lengths is not None)
+    device = tensors[0].device.type
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return execute(sweep.program, tensors, lengths)
+    return execute(sweep.program, tensors, lengths)
+
+
+def _op(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tensor]:
+    return _kernel(sweep_of(program), xs, batch_sizes)
+
+
+def _shapes(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tensor]:
+    found = output_shapes(sweep_of(program).program, [x.shape for x in xs], batch_sizes is not None)
+    like = _floating(xs)
+    return [like.new_empty(shape) for shape in found]
+
+
+def _floating(xs: Tensors) -> Tensor:
+    return next(x for x in xs if x.is_floating_point())
+
+
+# bptt::run(str program, Tensor[] xs, Tensor? batch_sizes) -> Tensor[]
+_run_op = torch.library.custom_op(
+    "bptt::run",
+    _op,
+    mutates_args=(),
+    schema="(str program, Tensor[] xs, Tensor? batch_sizes) -> Tensor[]",
+)
+_run_op.register_fake(_shapes)
+
+
+def _op_setup(ctx: Any, inputs: tuple[str, list[Tensor], Tensor | None], output: list[Tensor]) -> None:
+    ctx.sweep = sweep_of(inputs[0])
+    ctx.save_for_backward(*inputs[1], *output, inputs[2])
+
+
+def _op_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    """The gradient of the bare op, which stands in exported graphs: what an extended sweep would
+    have kept is computed again."""
+    sweep: Sweep = ctx.sweep
+    *saved, batch_sizes = ctx.saved_tensors
+    n, longer = len(sweep.inputs), sweep.extended
+    every: list[Tensor | None] = [None] * len(longer.outputs)
+    for k, grad in zip(sweep.kept, grads, strict=True):
+        every[k] = grad
+    if longer is not sweep:
+        saved = [*saved[:n], *_run(longer, saved[:n], batch_sizes)]
+    found = _pull(longer, saved, batch_sizes, every, ctx.needs_input_grad[1])
+    return None, found, None
+
+
+_run_op.register_autograd(_op_backward, setup_context=_op_setup)
+
+
+@cache
+def _fixed_op(reads: int, gives: int) -> Callable[..., Any]:
+    """The op with as many arguments and results as a program has.
+
+    torch's older vmap (`is_grads_batched`, gradcheck's `check_batched_grad`) cannot take Tensor[].
+    """
+    names = "".join(f", Tensor x{k}" for k in range(reads))
+
+    def kernel(program: str, batch_sizes: Tensor | None, *xs: Tensor) -> Any:
+        found = _op(program, list(xs), batch_sizes)
+        return found[0] if gives == 1 else tuple(found)
+
+    results = "Tensor" if gives == 1 else f"({', '.join(['Tensor'] * gives)})"
+    return torch.library.custom_op(
+        f"bptt::run_{reads}_{gives}",
+        kernel,
+        mutates_args=(),
+        schema=f"(str program, Tensor? batch_sizes{names}) -> {results}",
+    )
+
+
+def _legacy_batched(x: Tensor) -> bool:
+    return _keys is not None and "Batched" in repr(_keys(x)).replace("FuncTorchBatched", "")
+
+
+# --- the function above it ----------------------------------------------------------------------
+
+
+class _Run(torch.autograd.Function):
+    """An `extended` sweep (or one that nothing will differentiate), for every lane but the plain."""
+
+    @staticmethod
+    def forward(sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor) -> tuple[Tensor, ...]:
+        if any(_legacy_batched(x) for x in xs):
+            found = _fixed_op(len(xs), len(sweep.outputs))(sweep.text, batch_sizes, *xs)
+            return (found,) if isinstance(found, Tensor) else tuple(found)
+        return tuple(torch.ops.bptt.run.default(sweep.text, list(xs), batch_sizes))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        # only inputs and outputs are kept: a tensor computed in between would be a constant to
+        # the second derivative, silently
+        sweep, batch_sizes, *xs = inputs
+        ctx.sweep = sweep
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*xs, *output, batch_sizes)
+        ctx.save_for_forward(*xs, *output, batch_sizes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        *saved, batch_sizes = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        return None, None, *_pull(ctx.sweep, saved, batch_sizes, grads, wanted)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        *saved, batch_sizes = ctx.saved_tensors
+        wiring = cast(Sweep, ctx.sweep).push(tuple(t is not None for t in tangents[2:]))
+        assert wiring.sweep is not None
+        found = _run(wiring.sweep, _fed(wiring, saved, tangents[2:]), batch_sizes)
+        return tuple(None if k is None else found[k] for k in wiring.results)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        if in_dims[1] is not None:
+            raise UserError("the lengths of a ragged batch cannot differ along a vmapped axis")
+        size, dims = info.batch_size, in_dims[2:]
+        moved = [x if d is None else x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
+        groups = max(x.shape[0 if d is None else 1] for x, d in zip(moved, dims, strict=True))
+        folded: list[Tensor] = []
+        for port, x, d in zip(sweep.inputs, moved, dims, strict=True):
+            if d is None:
+                if port.at is At.CONST and x.shape[0] == 1:
+                    folded.append(x)  # shared: the kernel reads it for every group
+                    continue
+                x = x.expand(size, *x.shape)
+            if x.shape[1] != groups:
+                x = x.expand(size, groups, *x.shape[2:])
+            folded.append(x.reshape(size * groups, *x.shape[2:]))
+        found = _run(sweep, folded, batch_sizes)
+        return tuple(y.reshape(size, groups, *y.shape[1:]) for y in found), (0,) * len(found)
+
+
+class _PlainRun(_Run):
+    """The same in the classic signature, which costs a third of the other to enter."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor
+    ) -> tuple[Tensor, ...]:
+        found = tuple(_kernel(sweep, xs, batch_sizes))
+        _Run.setup_context(ctx, (sweep, batch_sizes, *xs), found)
+        return found
+
+    setup_context = torch.autograd.Function.setup_context
+
+
+@torch.compiler.allow_in_graph  # Dynamo refuses a Function with a jvp; AOTAutograd can trace it
+def _in_graph(
+    program: Program | str, batch_sizes: Tensor | None, *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    return tuple(_full(sweep_of(program), tensors, batch_sizes))
+
+
+# --- the formulas -------------------------------------------------------------------------------
+
+
+def _pull(
+    sweep: Sweep, saved: Tensors, batch_sizes: Tensor | None, grads: Maybe, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The adjoints of the inputs of an extended sweep. None, in and out, is zero."""
+    wiring = sweep.pull(tuple(g is not None for g in grads), tuple(wanted))
+    if wiring.sweep is None:
+        return [None] * len(wanted)
+    found = _run(wiring.sweep, _fed(wiring, saved, grads), batch_sizes)
+    return [
+        None if k is None else _shared(found[k], x)
+        for k, x in zip(wiring.results, saved, strict=False)
+    ]
+
+
+def _fed(wiring: Wiring, saved: Tensors, seeds: Maybe) -> list[Tensor]:
+    fed: list[Tensor] = []
+    for source, k in wiring.feed:
+        if source is From.SAVED:
+            fed.append(saved[k])
+        elif source is From.ZERO:
+            fed.append(torch.zeros_like(saved[k]))
+        else:
+            fed.append(cast(Tensor, seeds[k]))
+    return fed
+
+
+def _shared(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient of a constant that all groups share is the sum of theirs."""
+    return grad.sum(0, keepdim=True) if x.shape[0] == 1 and grad.shape[0] != 1 else grad

@@ -1,0 +1,186 @@
+"""A Program as `run` sees it: its text, its ports, and the sweeps derived from it.
+
+Nothing here touches a tensor. What is worked out, once a Program, is which derived sweep gives
+which gradients (or tangents), and where each tensor that sweep reads comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from enum import Enum
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from bptt.calculus.derive import Derived, adjoint, jvp
+from bptt.calculus.rewrites import sliced, with_outputs
+from bptt.ir.ports import At, Port, inputs, outputs
+from bptt.ir.program import Program
+from bptt.language.canonical import read
+from bptt.nn.shapes import Shape, output_shapes
+from bptt.printers.text import text as canonical_text
+
+
+class From(Enum):
+    """Where an input of a derived sweep comes from.
+
+    SAVED: the inputs, then the outputs, of the sweep it is derived from. SEED: the incoming
+    adjoints (or tangents). ZERO: zeros of the shape that a saved tensor has.
+    """
+
+    SAVED = "saved"
+    SEED = "seed"
+    ZERO = "zero"
+
+
+class Wiring(NamedTuple):
+    """A derived sweep and how its ports hang together with those of the sweep it came from.
+
+    `feed`: the source of each of its inputs, as a number in the list that `From` names.
+    `results`: for each input of the sweep it came from (forward mode: each output), the number
+    of the output that is its adjoint (its tangent); None is zero. No `sweep`: all are zero.
+    """
+
+    sweep: Sweep | None
+    feed: tuple[tuple[From, int], ...]
+    results: tuple[int | None, ...]
+
+
+class Sweep:
+    """One Program and its canonical text. `sweep_of` makes them: one a text."""
+
+    def __init__(self, program: Program, text: str) -> None:
+        self.program, self.text = program, text
+        self.inputs, self.outputs = inputs(program), outputs(program)
+        self._shapes: dict[tuple[bool, tuple[Shape, ...]], list[Shape]] = {}
+        self._pulls: dict[tuple[tuple[bool, ...], tuple[bool, ...]], Wiring] = {}
+        self._pushes: dict[tuple[bool, ...], Wiring] = {}
+
+    def output_shapes(self, shapes: tuple[Shape, ...], ragged: bool) -> list[Shape]:
+        """The shapes of the outputs from those of the inputs, which are numbers. Raises UserError."""
+        found = self._shapes.get((ragged, shapes))
+        if found is None:
+            if len(self._shapes) > 1000:
+                self._shapes.clear()
+            found = self._shapes[ragged, shapes] = output_shapes(self.program, shapes, ragged)
+        return found
+
+    @cached_property
+    def extended(self) -> Sweep:
+        """This sweep with all that its derivatives read as further outputs; itself if it has."""
+        p = self.program
+        assigned = [e.name for e in p.equations]
+        derived = adjoint(p, {*assigned, *(e.value for e in p.emits)}), jvp(p)
+        read = {port.name for d in derived for port in d.primal}
+        names = [name for name in assigned if name in read]
+        steps = [e.name for e in p.steps()]
+        if not set(steps) & {*names, *p.outputs}:
+            names += steps[-1:]  # what tells the length to a derived sweep that reads no series
+        longer = with_outputs(p, names)
+        return self if longer.outputs == p.outputs else sweep_of(longer)
+
+    @cached_property
+    def kept(self) -> tuple[int, ...]:
+        """The numbers, among the outputs of `extended`, of the outputs of this sweep."""
+        places = {port: k for k, port in enumerate(self.extended.outputs)}
+        return tuple(places[port] for port in self.outputs)
+
+    def pull(self, given: tuple[bool, ...], wanted: tuple[bool, ...]) -> Wiring:
+        """The adjoint sweep. `given`: which outputs have an incoming adjoint; `wanted`: which
+        inputs' adjoints are asked for. Needs an `extended` sweep."""
+        found = self._pulls.get((given, wanted))
+        if found is None:
+            found = self._pulls[given, wanted] = self._pull(given, wanted)
+        return found
+
+    def push(self, given: tuple[bool, ...]) -> Wiring:
+        """The tangent sweep. `given`: which inputs have a tangent. Needs an `extended` sweep."""
+        found = self._pushes.get(given)
+        if found is None:
+            found = self._pushes[given] = self._push(given)
+        return found
+
+    def _pull(self, given: tuple[bool, ...], wanted: tuple[bool, ...]) -> Wiring:
+        none = Wiring(None, (), (None,) * len(wanted))
+        if not any(given):
+            return none
+        asked = _picked(self.inputs, wanted)
+        seeds = {port.name for port in _picked(self.outputs, given) if port.at is not At.FINAL}
+        d = adjoint(self.program, seeds)
+        part = _part(d, asked)
+        if part is not None and not _reads_series(part):
+            # a linear recurrence may read nothing that has steps: seeds of zeros have them
+            steps = {e.name for e in self.program.steps()}
+            d = adjoint(self.program, seeds | steps.intersection(self.program.outputs))
+            part = _part(d, asked)
+        if part is None:
+            return none
+        results = [
+            d.results.get(port) if want else None
+            for port, want in zip(self.inputs, wanted, strict=True)
+        ]
+        return self._wired(d, part, given, len(self.inputs), results)
+
+    def _push(self, given: tuple[bool, ...]) -> Wiring:
+        d = jvp(self.program, _picked(self.inputs, given))
+        if not _reads_series(d.program):
+            d = jvp(self.program)
+        results = [d.results.get(port) for port in self.outputs]
+        return self._wired(d, d.program, given, 0, results)
+
+    def _wired(
+        self,
+        d: Derived,
+        part: Program,
+        given: tuple[bool, ...],
+        offset: int,
+        results: Sequence[Port | None],
+    ) -> Wiring:
+        """`given`: which seeds there are; they belong to the saved tensors from `offset` on."""
+        saved = {port: k for k, port in enumerate((*self.inputs, *self.outputs))}
+        bring = {port: seed for seed, port in d.seeds.items()}
+        feed: list[tuple[From, int]] = []
+        for port in inputs(part):
+            if port not in bring:
+                feed.append((From.SAVED, saved[d.primal[port]]))
+                continue
+            k = saved[bring[port]]
+            feed.append((From.SEED, k - offset) if given[k - offset] else (From.ZERO, k))
+        numbers = {port: k for k, port in enumerate(outputs(part))}
+        found = tuple(None if port is None else numbers[port] for port in results)
+        return Wiring(sweep_of(part), tuple(feed), found)
+
+
+def _picked(ports: Iterable[Port], flags: Iterable[bool]) -> list[Port]:
+    return [port for port, flag in zip(ports, flags, strict=True) if flag]
+
+
+def _part(d: Derived, asked: Iterable[Port]) -> Program | None:
+    """The slice of an adjoint sweep that gives the adjoints of `asked`; None if there are none."""
+    results = [d.results[port] for port in asked if port in d.results]
+    emitted = {port.name for port in results if port.adjoint}
+    sums = tuple(port.name for port in results if port.at is At.CONST)
+    carries = tuple(port.name for port in results if port.at is At.FINAL)
+    if not results:
+        return None
+    return replace(sliced(d.program, (*sums, *carries), emitted), outputs=sums)
+
+
+def _reads_series(p: Program) -> bool:
+    return any(port.at is At.STEPS for port in inputs(p))
+
+
+# One Sweep a text, as long as somebody holds it: those derived are held by what they came from.
+_sweeps: WeakValueDictionary[str, Sweep] = WeakValueDictionary()
+
+
+@lru_cache(maxsize=512)
+def sweep_of(program: Program | str) -> Sweep:
+    """The Sweep of a Program or of its canonical text. Raises CellError where text is not one."""
+    text = program if isinstance(program, str) else canonical_text(program)
+    sweep = _sweeps.get(text)
+    if sweep is None:
+        sweep = Sweep(read(text) if isinstance(program, str) else program, text)
+        _sweeps[text] = sweep
+    return sweep

@@ -1,0 +1,1 @@
+"""Programs and Plans as text: a language is one file."""

@@ -1,0 +1,43 @@
+"""Every tolerance that a test uses, and why it is what it is. No test writes one itself.
+
+Unless it says otherwise, an error is relative to the largest entry of its own tensor, never
+entry by entry: y*(1 - y) through a saturated value y has no relative accuracy of its own.
+"""
+
+from bptt.proof.report import FLOOR, LIMITS
+
+# The unit of float64: 2**-52.
+EPS = 2.220446049250313e-16
+
+# --- gradients: the limits of `bptt check` (ir.md, section 5) -------------------------------------
+
+# Derived against the complex step. Both round some hundreds of operations: 2.3e-14 is the worst
+# seen in 40 samples of every shape of cell.
+COMPLEX_STEP = LIMITS["complex step"]
+# Derived against four-point differences, whose own error is 1e-12 to 2e-10 (the latter for
+# second derivatives, where a kink asks for a shorter step).
+DIFFERENCES = LIMITS["differences"]
+# A tensor whose truth is 0 may hold this part of the largest entry of any tensor: the rounding
+# of terms that cancel.
+ZERO = LIMITS["zero"]
+# A tensor's scale is at least this part of the largest entry of any tensor.
+SCALE_FLOOR = FLOOR
+
+# --- testing the tester ---------------------------------------------------------------------------
+
+# A derived line that is wrong by this factor must be caught: 0.1 %.
+MUTATION = 1.001
+# A mistake shows only if it moves some tensor by this many limits; less could be rounding.
+VISIBLE = 10.0
+
+# --- ops ------------------------------------------------------------------------------------------
+
+# One op's derivative against its complex step: each is a handful of operations on numbers of
+# size 1, so a few units in the last place.
+OP_DERIVATIVE = 64 * EPS
+# One op's value against its value in 50 digits: half a unit for each of the few roundings inside.
+OP_VALUE = 4 * EPS
+# What a complex step of 1e-30 adds to the real part: its square, times a second derivative.
+STEP_SQUARED = 1e-58
+# A Program before and after a rewrite that keeps the meaning: the order of a sum may change.
+REWRITE = 1e-13
