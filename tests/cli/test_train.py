@@ -64,7 +64,9 @@ def test_a_run_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None
         from bptt.tasks import watch
 
         class Asked(watch.Interrupts):
-            count = 1
+            def __enter__(self) -> watch.Interrupts:
+                self.count = 1
+                return self
 
         patch.setattr(watch, "Interrupts", Asked)
         stopped = run("rhyme.txt", "--steps", "4", "--hidden", "8", "--out", "a run")
@@ -77,9 +79,9 @@ def test_a_run_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None
     assert run("moved.txt", "--resume").exit_code == 0
     one, other = files.read(Path("whole")), files.read(Path("a run"))
     assert all(t.equal(other.tensors[name]) for name, t in one.tensors.items())
+    Path("moved.txt").rename("rhyme.txt")
     with pytest.raises(UserError, match="is complete: 4 steps"):
         run("--resume", "whole")
-    Path("moved.txt").rename("rhyme.txt")
     assert "6 steps in all, from step 4" in run("--resume", "whole", "--steps", "6").output
 
 
@@ -88,7 +90,7 @@ INTERRUPTED = "from bptt.cli.train import train; train()"
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_stops(number: signal.Signals) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, "rhyme.txt", "--hidden", "8", "--minutes", "2"]
+    command = [sys.executable, "-c", INTERRUPTED, "rhyme.txt", "--hidden", "8", "--minutes", "0.4"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, text=True, env=environment) as process:
@@ -99,7 +101,7 @@ def test_a_signal_saves_and_stops(number: signal.Signals) -> None:
         assert process.wait() == 130
     state = files.read(Path("runs/rhyme-lstm-1")).state
     assert state.step > 0
-    assert state.seconds < 100
+    assert state.seconds < 24
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_signal_saves_and_stops(number: signal.Signals) -> None:
         (["rhyme.txt", "--minutes", "0"], "cannot last 0 minutes"),
         (["rhyme.txt", "--minutes", "nan"], "cannot last nan minutes"),
         (["rhyme.txt", "--hidden", "99999"], "hidden must lie between"),
-        (["rhyme.txt", "--cell", "no-such-cell"], "no-such-cell"),
+        (["rhyme.txt", "--steps", "1", "--cell", "no-such-cell"], "no-such-cell"),
         (["--resume"], "there is no run"),
         (["--resume", "nowhere"], "there is no folder nowhere"),
         (["--resume", "nowhere", "--cell", "gru"], "--cell of a run that goes on"),
@@ -172,7 +174,6 @@ def test_a_terminal_gets_one_live_line() -> None:
         os.close(ours)
         assert process.wait() == 0
     assert b"\x1b[2K" in shown  # a line that is drawn over
-    assert shown.count(b"\nstep") < 5
 
 
 def test_help_and_imports_are_light() -> None:

@@ -192,6 +192,7 @@ class Region:
     def name_values(self) -> None:
         fresh, labels = self.context.fresh, self.context.labels
         vectors = {v for p in self.products.values() for ps in p.pairs.values() for _, v in ps}
+        self.floating: set[Node] = set()  # scratch, computed where it is first read
         from_product: set[Node] = set()  # numbers that products make, without a reduction
         for n in self.nodes:
             if n in self.absorbed:
@@ -201,7 +202,9 @@ class Region:
             label = labels.get(n, "v")
             if n in self.products:
                 product = self.products[n]
-                alone = n in self.var and len(product.pairs) == 1 and not self.others(n)
+                alone = len(product.pairs) == 1 and not self.others(n)
+                if alone and n not in self.var:
+                    self.var[n] = fresh(f"m{MACHINE}{label}")
                 for level in product.pairs:
                     name = self.var[n] if alone else fresh(f"m{MACHINE}{label}")
                     self.gemm_outs[n, level] = name
@@ -212,13 +215,8 @@ class Region:
                 spread = spread and any(c.op == "fill" for c in self.used[n])
                 if n in vectors or spread or self.shared(n):
                     self.var[n] = fresh(f"t{MACHINE}{label}")
-        # a number that no product makes needs no phase: it is computed where it is first read
-        self.floating = [
-            n
-            for n in self.nodes
-            if n in self.var and not n.dims and n not in self.reduced
-            and n not in vectors and n not in from_product and self.var[n].startswith(f"t{MACHINE}")
-        ]
+                    if n not in vectors and not spread:
+                        self.floating.add(n)
         self.placed = [
             n
             for n in self.nodes
@@ -243,8 +241,11 @@ class Region:
             reduces = [n for n in self.reduced if self.of(n.args[0]) == level]
             made += self.level_phases(waiting, self.gemms(level), reduces, done)
         if self.accums:
+            body: list[Equation] = []
+            for a in self.accums:
+                self.emit_floating(a.of, body, done)
             accums = tuple(Accum(a.name, self.expression(a.of)) for a in self.accums)
-            made.append(Phase((), (), (), (), accums))
+            made.append(Phase((), (), tuple(body), (), accums))
         return tuple(made)
 
     def level_phases(
@@ -304,11 +305,20 @@ class Region:
         body.append(Equation(self.var[n], Kind.STEP, self.expression(n, define=True)))
 
     def emit_floating(self, n: Node, body: list[Equation], done: set[Node]) -> None:
-        """The numbers that `n` needs and that have no phase of their own."""
-        for m in walk(n):
-            if m in self.floating and m not in done and m is not n:
+        """The scratch that `n` needs and nobody has computed yet, arguments first."""
+        stack = [(n, False)] if n in self.floating else [(a, False) for a in self.reads(n)]
+        seen: set[Node] = set()
+        while stack:
+            m, ready = stack.pop()
+            if ready:
                 done.add(m)
                 body.append(Equation(self.var[m], Kind.STEP, self.expression(m, define=True)))
+            elif m in self.known and m not in seen and m not in done and m not in self.reduced:
+                seen.add(m)
+                if m in self.floating:
+                    stack.append((m, True))
+                if m in self.floating or m not in self.var:
+                    stack += [(a, False) for a in self.reads(m)]
 
     def expression(self, root: Node, *, define: bool = False) -> Node:
         """`root` over the names of series and scratch; with `define`, what its own name stands for."""

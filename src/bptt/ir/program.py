@@ -208,7 +208,9 @@ def _unique(names: Iterable[str]) -> None:
 def _validate(p: Program) -> None:
     assert p.dir in (1, -1), f"dir is {p.dir}"
     _unique([v.name for v in p.values] + [e.name for e in p.equations])
+    _unique(s.name for s in p.states)
     kinds = {e.name: e.kind for e in p.equations}
+    dims = {e.name: e.rhs.dims for e in p.equations}
     values = {v.name: v for v in p.values}
     states = {s.name for s in p.states}
     late = p.late()
@@ -231,6 +233,7 @@ def _validate(p: Program) -> None:
                 assert not (timed and e.kind is Kind.ONCE), f"`{e.name}` reads the series `{name}`"
                 continue
             assert name in kinds, f"`{e.name}` reads `{name}`, which nothing gives"
+            assert node.dims == dims[name], f"`{name}` in `{e.name}` has dims {node.dims}"
             if kinds[name] is Kind.STEP:
                 assert e.kind is not Kind.ONCE, f"`{e.name}` reads the series `{name}`"
                 assert lag == 1 and name in states or lag == 0 and name in ready, (
@@ -247,6 +250,9 @@ def _validate(p: Program) -> None:
         assert emit.value in values, f"adjoint of `{emit.value}`, which is not given"
         assert values[emit.value].role is Role.GIVEN, f"adjoint of the constant `{emit.value}`"
         assert kinds.get(emit.name) is Kind.STEP, f"`{emit.name}` is not a step"
-        assert emit.lag in (-1, 0, 1)
+        assert emit.lag in (-1, 0, 1), f"adjoint of `{emit.value}` at lag {emit.lag}"
     for name in p.outputs:
         assert name in kinds, f"the output `{name}` is not assigned"
+    if p.loss is not None:
+        number = kinds.get(p.loss) is Kind.STEP and dims[p.loss] == ()
+        assert number, f"the loss `{p.loss}` is not a number at each step"

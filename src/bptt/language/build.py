@@ -85,7 +85,7 @@ class Builder:
             return ops.power(args[0], term.attr[0])
         if op == "part":
             (piece,) = self.final(term.shape.dims or ())
-            return ops.block(args[0], (scale_dim(piece, term.attr[0]), piece))
+            return ops.block(args[0], (scale_dim(piece, term.attr[0] - 1), piece))
         if op == "log":
             return self.log(args[0])
         return node(op, *args, attr=term.attr)

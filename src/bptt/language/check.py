@@ -218,26 +218,24 @@ class _Checker:
             for role in (Role.GIVEN, Role.PARAM, Role.CONST)
             for n in scope.values(role)
         )
-        program = Program(1, values, (*equations, *copies), tuple(states), outputs)
-        loss = self.loss(program)
-        return replace(program, loss=loss) if loss else program
+        loss = self.loss(builder.dims)
+        return Program(1, values, (*equations, *copies), tuple(states), outputs, loss=loss)
 
     def start(self, builder: Builder, term: Term | None) -> Node | None:
         if term is None or number(term.args[0]) == 0:
             return None
         return builder.once(term.args[0])
 
-    def loss(self, program: Program) -> str | None:
+    def loss(self, dims: Mapping[str, Dims]) -> str | None:
         """The last equation of the loss block: it must be a number each step."""
         lines = [line for line in self.tree.lines if line.block == "loss"]
         if not lines:
             return None
         last = lines[-1]
-        dims = program.dims(last.name)
         if last.lag is None:
             help = f"a loss is a number each step: `{last.name}[t] = ...`"
             raise CellError(f"the loss `{last.name}` has no `[t]`", last.span, help=help)
-        if dims:
+        if dims[last.name]:
             what = f"the loss `{said(last.span)}` is a vector, and a loss is a number"
             raise CellError(what, last.span, help="write `sum(...)` or `mean(...)` around it")
         return last.name

@@ -90,7 +90,7 @@ class _Parser:
         words = (*_WORDS, *_MACHINE_WORDS) if self.machine else _WORDS
         if second.kind == "name" and first.text in words:
             self.declaration(c)
-        elif second.kind == "op" and second.text == ":":
+        elif second.kind == "op" and second.text == ":" and not self.machine:
             self.heading(c)
         elif second.kind == "name":
             help = did_you_mean(first.text, _WORDS) or _LINE_HELP

@@ -284,7 +284,7 @@ def _exponent(e: Expr, exponent: Term) -> float:
 
 
 def _part(e: Expr, args: tuple[Term, ...]) -> tuple[int, int]:
-    """Which part, of how many."""
+    """Which part, from 1, of how many."""
     found: list[int] = []
     for arg, part in zip(args[1:], e.args[1:], strict=True):
         value = number(arg)
@@ -293,7 +293,7 @@ def _part(e: Expr, args: tuple[Term, ...]) -> tuple[int, int]:
             raise CellError(what, part.span, help="`part(v, k, n)` is the k-th of n equal parts")
         found.append(int(value))
     k, n = found
-    if k >= n:
+    if not 1 <= k <= n:
         what = f"there is no part {k} of {n}"
-        raise CellError(what, e.args[1].span, help=f"parts count from 0: 0 to {max(n - 1, 0)}")
+        raise CellError(what, e.args[1].span, help="parts count from 1: the first is `part(v, 1, n)`")
     return k, n
