@@ -228,6 +228,12 @@ h[t] = sqrt(1 + e[t])*u[t]**3/(1 + u[t]**4)"""
     return program(text, {"x": X}, params, {"h": H})
 
 
+def autonomous() -> Program:
+    """No input, and the sum of a matrix in a step."""
+    text = "h[t] = tanh(U @ h[t-1] + b)*(1 + sum(U)) + k"
+    return program(text, {}, {"U": HH, "b": H, "k": ()}, {"h": H})
+
+
 PROGRAMS = {
     f.__name__: f
     for f in (
@@ -241,6 +247,7 @@ PROGRAMS = {
         kinky,
         classifier,
         functions,
+        autonomous,
     )
 }
 

@@ -96,6 +96,8 @@ def test_a_walk_visits_each_node_once_arguments_first() -> None:
     order = walk(n)
     assert time.perf_counter() - start < 0.1
     assert len(order) == 41 and order[0] is at("a") and order[-1] is n
+    assert len(repr(n)) < 2000 and repr(n).startswith("add(add(")
+    assert repr(ops.neg(at("a", 1))) == "neg(ref('a', 1))"
     a, b = ops.mul(at("a"), at("b")), ops.sub(at("b"), at("c"))
     order = walk(a, b)
     assert all(order.index(x) < order.index(y) for y in order for x in y.args)

@@ -150,6 +150,7 @@ def test_a_checkpoint_that_does_not_fit_together_is_refused(tmp_path: Path) -> N
         Checkpoint(replace(state, step=state.step + 1), tensors),
         Checkpoint(replace(state, cell=CellText("lstm", "/etc/passwd\n")), tensors),
         Checkpoint(state, lost),
+        Checkpoint(state, {**tensors, "stream.state.1": torch.zeros(2, 6, 12)}),
         Checkpoint(state, moved),
         Checkpoint(state, {**tensors, "rng.torch": torch.zeros(3, dtype=torch.uint8)}),
         Checkpoint(state, {**tensors, "stream.positions": torch.full((5,), -1)}),
@@ -167,6 +168,20 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path
     with pytest.raises(UserError, match="no longer a number at step 2"):
         next(steps)
     assert files.read(tmp_path).tensors["model.head.weight"].isfinite().all()
+
+
+def test_a_gradient_that_overflowed_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer()
+    before = [parameter.clone() for parameter in run.model.parameters()]
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+        next(run.run(tmp_path))
+    assert all(map(torch.equal, before, run.model.parameters()))
+    saved = files.read(tmp_path)
+    again = Trainer.resume(tmp_path, saved, TEXT, saved.state.budget)
+    assert again.update() == run.update()
 
 
 def test_judging_reads_contiguous_streams_with_their_state_carried() -> None:

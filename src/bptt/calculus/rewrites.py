@@ -65,7 +65,8 @@ def lower(p: Program) -> Program:
     """Give every contraction and every operand of one a name.
 
     Then no derivative computes a contraction again, and what a matrix product reads is a
-    series. A pre-activation is named after the line it stands in: `z$i`.
+    series. A pre-activation is named after the line it stands in: `z$i`. The sum of a matrix
+    becomes a once: at each step its adjoint would be a matrix.
     """
     names = Names(p)
     named: dict[Node, Node] = {}
@@ -76,11 +77,11 @@ def lower(p: Program) -> Program:
             continue
         heavy: set[Node] = set()
 
-        def name_it(n: Node, e: Equation = e) -> Node:
+        def name_it(n: Node, kind: Kind = Kind.STEP, e: Equation = e) -> Node:
             if n not in named:
                 name = names.fresh(f"z{MACHINE}{e.name}")
                 named[n] = ref(name, 0, n.dims)
-                equations.append(Equation(name, Kind.STEP, n, e.origin))
+                equations.append(Equation(name, kind, n, e.origin))
             return named[n]
 
         found: dict[Node, Node] = {}
@@ -93,7 +94,9 @@ def lower(p: Program) -> Program:
                 name_it(found[a]) if want else found[a] for a, want in zip(n.args, wants, strict=True)
             )
             found[n] = n if args == n.args else node(n.op, *args, attr=n.attr)
-            if n.op in CONTRACTIONS or any(
+            if n.op == "sum" and len(n.args[0].dims) == 2:
+                found[n] = name_it(found[n], Kind.ONCE)
+            elif n.op in CONTRACTIONS or any(
                 a in heavy and not w for a, w in zip(n.args, wants, strict=True)
             ):
                 heavy.add(n)

@@ -72,10 +72,15 @@ class _Scheduler:
             right = tuple(self.operand(b) if b.dims else ONE for b in parts(pair[1]))
             found.setdefault(right, []).append((name, left))
         for right, group in found.items():
+            group.sort(key=lambda sum_: self.rank(sum_[1][0]))
             outs = tuple(name for name, _ in group)
             rows = tuple(len(left) for _, left in group)
             left = tuple(a for _, left in group for a in left)
             self.time_gemms.append(TimeGemm(outs, rows, left, right))
+
+    def rank(self, n: Node) -> int:
+        """The place of a series in the author's order."""
+        return self.f.rank.get(n.attr[0], len(self.f.rank)) if n.op == "ref" else 0
 
     def outer(self, n: Node) -> tuple[Node, Node] | None:
         """A sum's term as an outer product of two series, where it is one."""

@@ -34,8 +34,7 @@ class Node:
     dims: Dims
 
     def __repr__(self) -> str:
-        inner = [repr(a) for a in self.args] + [repr(a) for a in self.attr]
-        return f"{self.op}({', '.join(inner)})"
+        return _shown(self, 6)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Node is not pickled: pickle the text of its Program")
@@ -45,6 +44,14 @@ class Node:
 
     def __copy__(self) -> Node:
         return self
+
+
+def _shown(n: Node, depth: int) -> str:
+    """`n` for a debugger. What lies deeper is left out: a DAG has more paths than any page."""
+    if n.args and not depth:
+        return f"{n.op}(...)"
+    inner = [_shown(a, depth - 1) for a in n.args] + [repr(a) for a in n.attr]
+    return f"{n.op}({', '.join(inner)})"
 
 
 _interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()

@@ -161,8 +161,8 @@ class Trainer:
         if text.sha256 != state.text.sha256:
             help = "`bptt train FILE --resume RUN` says where the same text is now"
             raise UserError(f"{text.name} is not the text that {folder} was trained on", help=help)
-        check_sizes(folder, saved)
-        trainer = cls(text, cell_of(folder, state), state.config, budget)
+        _check_sizes(folder, saved)
+        trainer = cls(text, _cell_of(folder, state), state.config, budget)
         try:
             trainer._load(saved)
         except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
@@ -213,15 +213,20 @@ class Trainer:
         tensors, state = saved.tensors, saved.state
         if state.vocabulary != self.vocabulary.symbols:
             raise ValueError("the vocabulary is not that of the text")
-        load_model(self.model, tensors)
-        names = [name for name, _ in self.model.named_parameters()]
+        _load_model(self.model, tensors)
+        # A parameter that never had a gradient has no moments.
+        moments = {
+            index: self._moments(name, tensors)
+            for index, (name, _) in enumerate(self.model.named_parameters())
+            if f"optimizer.step.{name}" in tensors
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if state.step:
-            moments = {i: self._moments(name, tensors) for i, name in enumerate(names)}
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        count = sum(name.startswith("stream.state.") for name in tensors)
-        if count:
-            self.states = tuple(tensors[f"stream.state.{i}"] for i in range(count))
+            initial = self.model.recurrent.initial_states(self.config.batch)
+            self.states = tuple(tensors[f"stream.state.{i}"] for i in range(len(initial)))
+            if any(a.shape != b.shape for a, b in zip(self.states, initial, strict=True)):
+                raise ValueError("the cell's states do not fit")
         self.losses = tensors["losses"].tolist()
         if len(self.losses) != state.step:
             raise ValueError("the curve is not as long as the run")
@@ -242,35 +247,40 @@ class Trainer:
 def read_model(folder: Path) -> tuple[CharModel, Vocabulary, State]:
     """The model of a run, ready to write, without its text or its optimizer. Raises UserError."""
     saved = files.read(folder)
-    check_sizes(folder, saved)
+    _check_sizes(folder, saved)
     vocabulary = Vocabulary(saved.state.vocabulary)
-    model = CharModel(cell_of(folder, saved.state), len(vocabulary), saved.state.config)
+    model = CharModel(_cell_of(folder, saved.state), len(vocabulary), saved.state.config)
     try:
-        load_model(model, saved.tensors)
+        _load_model(model, saved.tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise files.damaged(folder, str(error)) from None
     return model.eval(), vocabulary, saved.state
 
 
-def load_model(model: CharModel, tensors: dict[str, Tensor]) -> None:
+def _load_model(model: CharModel, tensors: dict[str, Tensor]) -> None:
     """Fill the model from a checkpoint's tensors. Raises RuntimeError where they do not fit."""
     prefix = "model."
     found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     model.load_state_dict(found)
 
 
-def cell_of(folder: Path, state: State) -> str:
+def _cell_of(folder: Path, state: State) -> str:
     """The cell's text. It must look like one: a stranger's checkpoint names no file to read."""
     if "\n" not in state.cell.text or "=" not in state.cell.text:
         raise files.damaged(folder, "its cell has no equation")
     return state.cell.text
 
 
-def check_sizes(folder: Path, saved: Checkpoint) -> None:
+def _check_sizes(folder: Path, saved: Checkpoint) -> None:
     """Before anything is made of the sizes a checkpoint names, its tensors must bear them out."""
     config = saved.state.config
     shapes = [tuple(v.shape) for k, v in saved.tensors.items() if k.startswith("model.")]
     sizes = {size for shape in shapes for size in shape}
     embedding = (len(saved.state.vocabulary), config.embedding)
-    if embedding not in shapes or config.hidden > max(sizes) or config.layers > len(shapes):
+    if (
+        0 in embedding
+        or embedding not in shapes
+        or config.hidden > max(sizes)
+        or config.layers > len(shapes)
+    ):
         raise files.damaged(folder, "its tensors do not have the sizes it names")

@@ -1,0 +1,345 @@
+"""Named rewrites of one expression, and the engine that applies an ordered list of them.
+
+A rule looks at one node, whose arguments have been through the rules, and gives what to write
+instead, or None where it has nothing to say. Rules keep the meaning (up to rounding) and make
+the expression shorter, or bring it to the one form that lets another rule do so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+
+from bptt.calculus.rewrites import rebuild
+from bptt.ir.dims import Dim, add_dims
+from bptt.ir.ops import (
+    OPS,
+    add,
+    block,
+    concat,
+    const,
+    div,
+    fill,
+    matmul,
+    mul,
+    neg,
+    node,
+    number,
+    power,
+    size,
+    sub,
+    summed,
+    transpose,
+)
+from bptt.ir.program import Node
+
+Rule = Callable[[Node], Node | None]
+# A list of rules that goes round in circles is a mistake in the rules: no expression needs more.
+_PASSES = 100
+
+
+def rewrite(root: Node, rules: Sequence[Rule]) -> Node:
+    """`root` with `rules` applied from the leaves up, until none has anything more to say."""
+
+    def change(n: Node, args: tuple[Node, ...]) -> Node:
+        n = n if args == n.args else node(n.op, *args, attr=n.attr)
+        for rule in rules:
+            n = rule(n) or n
+        return n
+
+    for _ in range(_PASSES):
+        before, root = root, rebuild(root, change)
+        if root is before:
+            return root
+    raise AssertionError(f"the rules do not come to an end on {root!r}")
+
+
+# --- products and sums as lists -----------------------------------------------------------------
+
+
+class Product:
+    """A chain of products and quotients: top/bottom * a**p * b**q ..., in order of appearance."""
+
+    def __init__(self, n: Node) -> None:
+        self.dims = n.dims
+        self.top = self.bottom = 1.0
+        self.powers: dict[Node, int] = {}
+        stack = [(n, 1)]
+        while stack:
+            n, p = stack.pop()
+            match n.op:
+                case "const":
+                    value = float.fromhex(n.attr[0]) ** abs(p)
+                    self.top *= value if p > 0 else 1
+                    self.bottom *= value if p < 0 else 1
+                case "neg":
+                    self.top *= (-1) ** (p % 2)
+                    stack.append((n.args[0], p))
+                case "mul":
+                    stack += [(n.args[1], p), (n.args[0], p)]
+                case "div":
+                    stack += [(n.args[1], -p), (n.args[0], p)]
+                case "fill":
+                    stack.append((n.args[0], p))
+                case "pow" if (exponent := _whole(n)) is not None:
+                    base = n.args[0]
+                    even = base.op == "neg" and exponent % 2 == 0
+                    self._times(base.args[0] if even else base, p * exponent)
+                case _:
+                    self._times(n, p)
+        self._tidy()
+
+    def _times(self, base: Node, p: int) -> None:
+        self.powers[base] = self.powers.get(base, 0) + p
+
+    def _tidy(self) -> None:
+        for base, p in list(self.powers.items()):
+            if base.op == "sqrt" and p and p % 2 == 0:
+                del self.powers[base]
+                self._times(base.args[0], p // 2)
+        self.powers = {base: p for base, p in self.powers.items() if p}
+        if self.bottom not in (0, 1):
+            if (self.top / self.bottom).is_integer():
+                self.top, self.bottom = self.top / self.bottom, 1.0
+            elif self.top and (self.bottom / self.top).is_integer():
+                sign = -1.0 if self.top < 0 else 1.0
+                self.top, self.bottom = sign, abs(self.bottom / self.top)
+
+    def without(self, base: Node) -> Product:
+        """The rest of the product when one factor `base` is taken out."""
+        rest = self.times({})
+        rest.powers = {b: p - (b is base) for b, p in self.powers.items() if p != (b is base)}
+        return rest
+
+    def times(self, powers: Mapping[Node, int]) -> Product:
+        """This product with further factors, without its own where they cancel."""
+        other = Product.__new__(Product)
+        other.dims, other.top, other.bottom = self.dims, self.top, self.bottom
+        other.powers = dict(self.powers)
+        for base, p in powers.items():
+            other._times(base, p)
+        other._tidy()
+        return other
+
+    def node(self) -> Node:
+        """The product, written: the number, the factors, one fraction bar, the sign outside."""
+        above = [power(base, p) for base, p in self.powers.items() if p > 0]
+        below = [power(base, -p) for base, p in self.powers.items() if p < 0]
+        if self.top == 0:
+            return fill(const(0), self.dims)
+        if abs(self.top) != 1 or not above:
+            above.insert(0, const(abs(self.top)))
+        if self.bottom != 1:
+            below.insert(0, const(self.bottom))
+        found = reduce(mul, above)
+        if below:
+            found = div(found, reduce(mul, below))
+        found = fill(found, self.dims) if not found.dims else found
+        return neg(found) if self.top < 0 else found
+
+
+def _whole(n: Node) -> int | None:
+    """The exponent of a `pow` where it is a whole number."""
+    exponent = float.fromhex(n.attr[0])
+    return int(exponent) if exponent.is_integer() else None
+
+
+def signed_terms(n: Node) -> list[tuple[int, Node]]:
+    """The terms of a chain of additions and subtractions, left to right, each with its sign."""
+    found: list[tuple[int, Node]] = []
+    stack = [(1, n)]
+    while stack:
+        sign, n = stack.pop()
+        match n.op:
+            case "add":
+                stack += [(sign, n.args[1]), (sign, n.args[0])]
+            case "sub":
+                stack += [(-sign, n.args[1]), (sign, n.args[0])]
+            case "neg":
+                stack.append((-sign, n.args[0]))
+            case _:
+                found.append((sign, n))
+    return found
+
+
+def sum_of(terms: Sequence[tuple[int, Node]]) -> Node:
+    """The sum of at least one term; the first positive one leads."""
+    lead = next((k for k, (sign, _) in enumerate(terms) if sign > 0), 0)
+    sign, found = terms[lead]
+    found = found if sign > 0 else neg(found)
+    for k, (sign, term) in enumerate(terms):
+        if k != lead:
+            found = add(found, term) if sign > 0 else sub(found, term)
+    return found
+
+
+# --- the rules ----------------------------------------------------------------------------------
+
+
+def products(n: Node) -> Node | None:
+    """a*(b*c) is a*b*c; numbers are folded, equal factors cancel or become powers."""
+    return Product(n).node() if n.op in ("mul", "div", "neg", "pow") else None
+
+
+def cancelling_products(n: Node) -> Node | None:
+    """p*(a/p + b) is a + p*b."""
+    if n.op != "mul":
+        return None
+    product = Product(n)
+    for group, p in product.powers.items():
+        if p != 1 or group.op not in ("add", "sub") or group.dims != n.dims:
+            continue
+        terms = signed_terms(group)
+        divided = {b for _, t in terms for b, q in Product(t).powers.items() if q < 0}
+        if divided & {b for b, q in product.powers.items() if q > 0}:
+            rest = product.without(group)
+            outside = {b: q for b, q in rest.powers.items()}
+            inside = [(sign, Product(t).times(outside).node()) for sign, t in terms]
+            rest.powers = {}
+            return Product(mul(rest.node(), sum_of(inside))).node()
+    return None
+
+
+def sums(n: Node) -> Node | None:
+    """a - (b - c) is a - b + c; numbers are folded, equal terms are counted or cancel."""
+    if n.op not in ("add", "sub") and not (n.op == "neg" and n.args[0].op in ("add", "sub")):
+        return None
+    terms: dict[Node, list[tuple[int, Node]]] = {}
+    for sign, term in signed_terms(n):
+        # what counts as the same term: equal but for a number in front
+        product = Product(term)
+        if number(term) is None:
+            product.top = product.bottom = 1.0
+            terms.setdefault(product.node(), []).append((sign, term))
+        else:
+            terms.setdefault(fill(const(1), n.dims), []).append((sign, term))
+    found: list[tuple[int, Node]] = []
+    for same, group in terms.items():
+        if len(group) == 1:
+            found += [(s, t) for s, t in group if number(t) != 0]
+            continue
+        count = sum(sign * p.top / p.bottom for sign, p in ((s, Product(t)) for s, t in group))
+        if count:
+            product = Product(same)
+            product.top = abs(count)
+            found.append((1 if count > 0 else -1, product.node()))
+    return sum_of(found) if found else fill(const(0), n.dims)
+
+
+def common_factors(n: Node) -> Node | None:
+    """a*b - a*c is a*(b - c), and M @ a + M @ b is M @ (a + b)."""
+    if n.op not in ("add", "sub"):
+        return None
+    terms = signed_terms(n)
+    held: dict[Node, list[int]] = {}
+    for k, (_, term) in enumerate(terms):
+        if term.op == "matmul":
+            held.setdefault(term.args[0], []).append(k)
+            continue
+        for base, p in Product(term).powers.items():
+            if p == 1 and base.dims == n.dims and base.op != "matmul":
+                held.setdefault(base, []).append(k)
+    shared = max(held, key=lambda b: len(held[b]), default=None)
+    if shared is None or len(held[shared]) < 2:
+        return None
+    group = held[shared]
+    if terms[group[0]][1].op == "matmul":
+        inner = sum_of([(terms[k][0], terms[k][1].args[1]) for k in group])
+        joined = matmul(shared, inner)
+    else:
+        rest = [(terms[k][0], Product(terms[k][1]).without(shared).node()) for k in group]
+        joined = mul(shared, sum_of(rest))
+    kept = [term for k, term in enumerate(terms) if k not in group[1:]]
+    kept[group[0]] = (1, joined)
+    return sum_of(kept)
+
+
+def fills_outside(n: Node) -> Node | None:
+    """What is a number repeated at every argument is computed as a number."""
+    if n.op == "fill" or not OPS[n.op].elementwise or not n.dims:
+        return None
+    if n.args and all(a.op == "fill" for a in n.args):
+        return fill(node(n.op, *(a.args[0] for a in n.args), attr=n.attr), n.dims)
+    return None
+
+
+def sums_of_multiples(n: Node) -> Node | None:
+    """sum(2*s*v) is 2*s*sum(v), where s is a number."""
+    if n.op != "sum":
+        return None
+    inside = Product(n.args[0])
+    numbers = {b: p for b, p in inside.powers.items() if not b.dims}
+    vectors = {b: p for b, p in inside.powers.items() if b.dims}
+    if not numbers and inside.top == inside.bottom == 1:
+        return None
+    outside = inside.times({})
+    outside.dims, outside.powers = (), numbers
+    if not vectors:
+        return Product(reduce(mul, map(size, n.args[0].dims), outside.node())).node()
+    inside.top, inside.bottom, inside.powers = 1.0, 1.0, vectors
+    return Product(mul(outside.node(), summed(inside.node()))).node()
+
+
+def signs_outside(n: Node) -> Node | None:
+    """M @ -v is -(M @ v)."""
+    if n.op == "matmul" and n.args[1].op == "neg":
+        return neg(matmul(n.args[0], n.args[1].args[0]))
+    return None
+
+
+def slices_inside(n: Node) -> Node | None:
+    """A slice of a sum is the sum of the slices; of a product M @ v, the rows of M that it needs."""
+    return sliced_node(n.args[0], n.attr) if n.op == "block" else None
+
+
+def sliced_node(a: Node, spans: tuple[tuple[Dim, Dim], ...]) -> Node:
+    """A block of `a`, pushed down to the leaves."""
+    if all(start == 0 and n == d for (start, n), d in zip(spans, a.dims, strict=True)):
+        return a
+    match a.op:
+        case "T":
+            return transpose(sliced_node(a.args[0], spans[::-1]))
+        case "fill":
+            return fill(a.args[0], tuple(n for _, n in spans))
+        case "matmul":
+            matrix, other = a.args
+            rows = sliced_node(matrix, (spans[0], (0, matrix.dims[1])))
+            return matmul(rows, sliced_node(other, ((0, other.dims[0]), *spans[1:])))
+        case "block":
+            inner = zip(spans, a.attr, strict=True)
+            return block(a.args[0], *((add_dims(s, s0), n) for (s, n), (s0, _) in inner))
+        case _ if OPS[a.op].elementwise:
+            return node(a.op, *(sliced_node(x, spans) for x in a.args), attr=a.attr)
+        case _:
+            return block(a, *spans)
+
+
+def tiles_joined(n: Node) -> Node | None:
+    """Slices that tile a vector, each put in its place and added up, are a concatenation."""
+    if n.op != "add" or len(n.dims) != 1:
+        return None
+    terms = signed_terms(n)
+    tiles = {t.attr[0][0]: t.args[0] for sign, t in terms if t.op == "embed" and sign > 0}
+    rest = [(sign, t) for sign, t in terms if t.op != "embed" or sign < 0]
+    pieces: list[Node] = []
+    start: Dim = 0
+    while start in tiles:
+        pieces.append(tiles[start])
+        start = add_dims(start, tiles[start].dims[0])
+    if start != n.dims[0] or len(pieces) != len(terms) - len(rest):
+        return None
+    return sum_of([*rest, (1, concat(*pieces))])
+
+
+# Sums come before products: what cancels in a sum need not be multiplied out.
+SIMPLER: tuple[Rule, ...] = (
+    slices_inside,
+    fills_outside,
+    signs_outside,
+    sums_of_multiples,
+    tiles_joined,
+    sums,
+    common_factors,
+    products,
+    cancelling_products,
+)

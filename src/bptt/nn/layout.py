@@ -1,0 +1,174 @@
+"""A cell as a layer runs it: what it reads, by name, and of what sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from bptt.calculus.rewrites import layer
+from bptt.errors import UserError
+from bptt.ir.dims import Dim, Dims, show_dim, size_of, terms
+from bptt.ir.ops import number
+from bptt.ir.ports import At, inputs
+from bptt.ir.program import Node, Program, Role, walk
+from bptt.nn.run import run
+from bptt.nn.shapes import solve
+from bptt.printers.text import text as canonical_text
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a layer of a cell is made of, as strings and numbers, so that it can be pickled."""
+
+    cell: str
+    forward: str  # the text of the Program that begins at the first step
+    backward: str  # and of the one that begins at the last
+    reads: tuple[str, ...]  # in this order: "" is the input, a name a constant
+    input: Dim
+    outputs: tuple[Dim, ...]
+    states: tuple[tuple[str, Dim], ...]
+    starts: tuple[float | str, ...]  # of the states: a number, or the name of a constant
+    params: tuple[tuple[str, Dims], ...]
+    consts: tuple[tuple[str, Dims], ...]
+
+    def sizes(self, wide: int, hidden: int, extra: Mapping[str, int]) -> dict[str, int]:
+        """The number that each named size is, in a layer whose input is `wide`.
+
+        Raises UserError where one is missing, unknown or does not fit.
+        """
+        names = self._names()
+        main = "H" if "H" in names else next(iter(names), "H")
+        for name in extra:
+            if name not in names or name == main:
+                free = ", ".join(f"`{n}`" for n in names if n != main) or "none"
+                raise UserError(
+                    f"the cell `{self.cell}` takes no size `{name}`",
+                    help=f"`{main}` is hidden_size, and its other sizes are: {free}",
+                )
+        known = {main: hidden, **extra}
+        solve([(self.input, wide)], known)
+        missing = next((name for name in names if name not in known), None)
+        if missing is not None:
+            raise UserError(
+                f"the cell `{self.cell}` has a size `{missing}` that nothing says",
+                help=f"give it, for instance sizes={{'{missing}': 32}}",
+            )
+        if size_of(self.input, known) != wide:
+            raise UserError(
+                f"the input of the cell `{self.cell}` is {show_dim(self.input)} = "
+                f"{size_of(self.input, known)} wide, and this layer's input is {wide}"
+            )
+        wrong = next((name for name, n in known.items() if n < 1), None)
+        if wrong is not None:
+            raise UserError(f"the size {wrong} must be at least 1, not {known[wrong]}")
+        return known
+
+    def _names(self) -> list[str]:
+        dims = [*(d for _, d in self.states), *self.outputs, self.input]
+        dims += [d for _, shape in (*self.params, *self.consts) for d in shape]
+        return [name for name in dict.fromkeys(n for d in dims for n in terms(d)) if name]
+
+    def widths(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The widths of the states."""
+        return tuple(size_of(d, sizes) for _, d in self.states)
+
+    def output_width(self, sizes: Mapping[str, int]) -> int:
+        """The width of all outputs together."""
+        return sum(size_of(d, sizes) for d in self.outputs)
+
+
+def layout_of(program: Program, cell: str) -> Layout:
+    """The Layout of a lowered Program: of the part that its outputs and states need.
+
+    Raises UserError where a layer cannot feed the cell.
+    """
+    p = layer(program)
+    series = p.named(Role.GIVEN)
+    if len(series) != 1 or series[0].per_sequence:
+        named = ", ".join(f"`{v.name}`" for v in series) or "none"
+        raise UserError(
+            f"a layer feeds its cell one input, and `{cell}` reads {named}",
+            help="use bptt.nn.run to feed a cell by hand",
+        )
+    call = next((n for n in walk(*(e.rhs for e in p.equations)) if n.op.startswith("call")), None)
+    if call is not None:
+        name = call.attr[0]
+        raise UserError(
+            f"the function `{name}` of the cell `{cell}` is not specified",
+            help=f"bind it, for instance functions={{'{name}': 'tanh'}}",
+        )
+    values = [v for v in program.values if v in p.values or v.name in _starting(p)]
+    return Layout(
+        cell=cell,
+        forward=canonical_text(p),
+        backward=canonical_text(replace(p, dir=-p.dir)),
+        reads=tuple(
+            "" if port.at is At.STEPS else port.name
+            for port in inputs(p)
+            if port.at is not At.START
+        ),
+        input=_width(series[0].dims),
+        outputs=tuple(_width(p.dims(name)) for name in p.outputs),
+        states=tuple((s.name, _width(p.dims(s.name))) for s in p.states),
+        starts=tuple(_start(s.start) for s in p.states),
+        params=tuple((v.name, v.dims) for v in values if v.role is Role.PARAM),
+        consts=tuple((v.name, v.dims) for v in values if v.role is Role.CONST),
+    )
+
+
+def _width(dims: Dims) -> Dim:
+    return dims[0] if dims else 1
+
+
+def _start(start: Node | None) -> float | str:
+    if start is None:
+        return 0.0
+    value = number(start)
+    if value is not None:
+        return value
+    while start.op == "fill":
+        start = start.args[0]
+    assert start.op == "ref", f"a state starts from {start.op}"
+    return str(start.attr[0])
+
+
+def _starting(p: Program) -> set[str]:
+    return {s for s in (_start(state.start) for state in p.states) if isinstance(s, str)}
+
+
+Weight = Callable[[str], Tensor]  # a constant of the cell, by its name there
+
+
+def run_layers(
+    layout: Layout,
+    x: Tensor,
+    starts: Sequence[Tensor],
+    weights: Sequence[Sequence[Weight]],
+    batch_sizes: Tensor | None,
+    dropout: float,
+) -> tuple[Tensor, list[Tensor]]:
+    """The output of the last layer, and the last value of each state.
+
+    `x` [T, B, X], or [N, X] where `batch_sizes` says that it is ragged; `starts` [L*D, B, w], one
+    a state; `weights[layer][direction]`. `dropout` is what is dropped between layers.
+    """
+    x = x[None]
+    finals: list[list[Tensor]] = [[] for _ in starts]
+    row, last = 0, len(weights) - 1
+    for k, directions in enumerate(weights):
+        found: list[Tensor] = []
+        for weight, text in zip(directions, (layout.forward, layout.backward), strict=False):
+            tensors = [weight(name)[None] if name else x for name in layout.reads]
+            tensors += [start[row : row + 1] for start in starts]
+            results = run(text, tensors, batch_sizes)
+            found += results[: len(layout.outputs)]
+            for final, result in zip(finals, results[len(layout.outputs) :], strict=True):
+                final.append(result)
+            row += 1
+        x = found[0] if len(found) == 1 else torch.cat(found, -1)
+        if dropout and k < last:
+            x = nn.functional.dropout(x, dropout)
+    return x[0], [final[0] if row == 1 else torch.cat(final) for final in finals]
