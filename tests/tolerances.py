@@ -41,3 +41,9 @@ OP_VALUE = 4 * EPS
 STEP_SQUARED = 1e-58
 # A Program before and after a rewrite that keeps the meaning: the order of a sum may change.
 REWRITE = 1e-13
+
+# --- backends -------------------------------------------------------------------------------------
+
+# A backend against the oracle, relative to the tensor's largest entry (at least 1). A gradient
+# sums some tens of products of numbers of size 1, in another order than the oracle's.
+BACKEND = {"float64": 1e-13, "float32": 3e-5}

@@ -195,8 +195,8 @@ class _Adjoint:
             if n.op == "ref":
                 self.collect(e, n, g)
                 continue
-            y = self.flip(n) if e.kind is Kind.SUM or n is not e.rhs else self.seen(e.name, n)
-            terms = pullback(n, g, y, [self.flip(a) for a in n.args])
+            y = self.seen(e.name, n) if n is e.rhs and e.kind is not Kind.SUM else self.flip(n, e)
+            terms = pullback(n, g, y, [self.flip(a, e) for a in n.args])
             for a, term in zip(n.args, terms, strict=True):
                 if term is not None:
                     adjoints[a].append(term)
@@ -282,9 +282,11 @@ class _Adjoint:
         lag = n.attr[1] if n.op == "ref" else 0
         return ref(name, -lag if name in self.series else 0, n.dims)
 
-    def flip(self, root: Node) -> Node:
-        """`root` as an expression of the adjoint sweep: values of p are givens there."""
-        for n in walk(root):
+    def flip(self, root: Node, e: Equation) -> Node:
+        """`root`, a part of `e`, as an expression of the adjoint sweep, where p's values are given."""
+        if e.kind is Kind.ONCE:
+            return root  # it has no time, and must not be read as a step that computes the same
+        for n in walk(root) if root not in self.flipped else ():
             if n in self.flipped:
                 continue
             if n.op == "ref":

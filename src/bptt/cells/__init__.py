@@ -12,7 +12,7 @@ from bptt.language.near import did_you_mean
 @cache
 def names() -> tuple[str, ...]:
     """The names of all cells, sorted."""
-    files = (entry.name for entry in resources.files(__package__).iterdir())
+    files = (entry.name for entry in resources.files(__name__).iterdir())
     return tuple(sorted(f.removesuffix(".cell") for f in files if f.endswith(".cell")))
 
 
@@ -21,4 +21,4 @@ def read(name: str) -> str:
     if name not in names():
         help = did_you_mean(name, names()) or f"there are {', '.join(names())}"
         raise UserError(f"unknown cell `{name}`", help=help)
-    return resources.files(__package__).joinpath(f"{name}.cell").read_text(encoding="utf-8")
+    return resources.files(__name__).joinpath(f"{name}.cell").read_text(encoding="utf-8")

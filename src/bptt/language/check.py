@@ -82,6 +82,7 @@ class _Checker:
         for term in (*self.terms.all, *assigns, *starts.values()):
             report.sizes.follow(term)
         report.sizes.run()
+        report.check_states()
         dims = self.dims(report)
         sizes = report.names()
         builder = Builder(dims, lambda found: report.final(found, sizes))
@@ -133,7 +134,8 @@ class _Checker:
                 raise CellError(what, d.value.span, help=help)
             if value.op == "ref" and self.scope.names[value.attr[0]].line is not None:
                 what = f"the start of `{name}` is assigned by an equation"
-                raise CellError(what, d.value.span, help="a state starts from a number or parameter")
+                help = "a state starts from a number or parameter"
+                raise CellError(what, d.value.span, help=help)
             found[name] = self.tie("start", value, name, d.value, d.value)
         return found
 
@@ -197,7 +199,7 @@ class _Checker:
         scope = self.scope
         equations: list[Equation] = []
         copies = [
-            Equation(n.name, Kind.STEP, ref(name, 0, builder.dims[name]), f"{name} for the next step")
+            Equation(n.name, Kind.STEP, ref(name, 0, builder.dims[name]), f"{name}[t], kept a step")
             for name, n in scope.copies.items()
         ]
         for line, assign in zip(self.tree.lines, assigns, strict=True):

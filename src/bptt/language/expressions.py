@@ -26,11 +26,11 @@ class _Open:
     precedence: int = 0
     name: str = ""
     order: int = 0
-    args: list[Expr] = field(default_factory=list)
+    args: list[Expr] = field(default_factory=list[Expr])
 
 
 class Cursor:
-    """A line's tokens, read from left to right. `budget` holds the nodes that the text may still have."""
+    """A line's tokens, read from left to right. `budget` holds how many nodes are still allowed."""
 
     def __init__(self, line: list[Token], limits: Limits, budget: list[int], machine: bool) -> None:
         self.line, self.position = line, 0
@@ -231,6 +231,10 @@ class Cursor:
             values.append(replace(values.pop(), span=span))
             return
         args, name, order = tuple(opened.args), opened.name, opened.order
+        if not self.machine and len(args) == 1 and _is_time(args[0]):
+            what = f"`{said(span)}` is written with round brackets"
+            help = f"time stands in square ones: `{name}[{said(args[0].span)}]`"
+            raise CellError(what, span, help=help)
         values.append(self.node(Expr("call", span, opened.at, args, name=name, order=order)))
 
     def reduce(self, values: list[Expr], stack: list[_Open], precedence: int) -> None:
@@ -265,3 +269,10 @@ class Cursor:
             if token.text in ("=", "=="):
                 raise CellError(f"`{token.text}` inside brackets", token.span)
             raise CellError(f"expected `)` or an operator here{self.found()}", token.span)
+
+
+def _is_time(e: Expr) -> bool:
+    """`t`, `t-1` or `t+1`."""
+    start = e.args[0] if e.op in ("+", "-") else e
+    number = e.op == start.op or e.args[1].op == "number"
+    return start.op == "name" and start.name == "t" and start.lag is None and number

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 
 def near(name: str, known: Iterable[str]) -> list[str]:
-    """At most four of `known` that are a slip of the finger away from `name`, nearest first."""
+    """Those of `known` that are the fewest slips of the finger away from `name`, at most four."""
     limit = 1 if len(name) < 3 else 2
     found = [(_distance(name, k, limit), k) for k in dict.fromkeys(known) if k != name]
-    return [k for d, k in sorted(found) if d <= limit][:4]
+    # one letter for another, where there is but one, is no slip
+    found = [(d, k) for d, k in found if d <= limit and d < max(len(k), len(name))]
+    return sorted(k for d, k in found if d == min(found)[0])[:4]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:

@@ -181,7 +181,7 @@ class _Parser:
 
     def per_sequence(self, word: str, c: Cursor) -> bool:
         start = c.next().span
-        if c.peek().text != "sequence" or word == "param" and not self.machine:
+        if c.peek().text != "sequence" or (word == "param" and not self.machine):
             help = "an input without time is declared `input s: S per sequence`"
             raise CellError(f"`{said(start)}` is not understood here", start, help=help)
         c.next()
@@ -227,11 +227,9 @@ class _Parser:
                 raise CellError(f"expected `,` or `)` here{c.found()}", c.place())
             token = c.name("a name")
             if token.text == "t":
-                raise CellError(
-                    "time stands in square brackets",
-                    join(name.span, token.span),
-                    help=f"write `{name.text}[t] = ...`, and `{name.text}[t-1]` for the step before",
-                )
+                help = f"write `{name.text}[t] = ...`, and `[t-1]` for the step before"
+                span = join(name.span, token.span)
+                raise CellError("time stands in square brackets", span, help=help)
             if token.text in parameters:
                 raise CellError(f"`{token.text}` is a parameter twice", token.span)
             parameters.append(token.text)
@@ -248,7 +246,7 @@ class _Parser:
         name = c.name("a name")
         span, lag = c.index(name)
         self.assignable(name, span, lag)
-        if sign or c.at("=") or self.machine and c.at("+="):
+        if sign or c.at("=") or (self.machine and c.at("+=")):
             sign = sign or c.peek().text
             c.next()
         else:
@@ -275,5 +273,5 @@ class _Parser:
             help = "sums over time are the machine's: they follow from the equations"
         elif token.text == ",":
             help = "an equation names one value; write one line each"
-        what = f"expected `=` after `{said(join(name.span, c.line[c.position - 1].span))}`{c.found()}"
-        raise CellError(what, c.place(), help=help)
+        left = said(join(name.span, c.line[c.position - 1].span))
+        raise CellError(f"expected `=` after `{left}`{c.found()}", c.place(), help=help)

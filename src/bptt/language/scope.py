@@ -31,7 +31,7 @@ class Named:
     line: Line | None = None
     declaration: Declaration | None = None
     ready: bool = False
-    lags: dict[int, Span] = field(default_factory=dict)
+    lags: dict[int, Span] = field(default_factory=dict[int, Span])
 
     @property
     def indexed(self) -> bool:
@@ -104,8 +104,10 @@ class Scope:
             _refuse_reserved(d.name, d.span)
             if d.name in self.names:
                 first = self.names[d.name]
-                how = "declared twice" if first.line is None else f"assigned and declared as {d.word}"
-                raise CellError(f"`{d.name}` is {how}", d.span, notes=((first.span, "here too"),))
+                what, note = f"`{d.name}` is declared twice", "here too"
+                if first.line is not None:
+                    what, note = f"`{d.name}` is declared as {d.word} and assigned", "assigned here"
+                raise CellError(what, d.span, notes=((first.span, note),))
             level = CONSTANT
             if d.word == "input":
                 level = STATIC if d.per_sequence else SERIES
@@ -138,14 +140,16 @@ class Scope:
             raise CellError(what, d.sizes.span, help=help)
         for dim, e in zip(dims, d.sizes.dims, strict=True):
             if isinstance(dim, int) and dim < 1:
-                raise CellError(f"`{said(e.span)}` is not a size", e.span, help="a size is at least 1")
+                what = f"`{said(e.span)}` is not a size"
+                raise CellError(what, e.span, help="a size is at least 1")
         return dims
 
     # --- while they are read ---
 
     def is_value(self, name: str) -> bool:
-        """Is `name` assigned, declared or read so far?"""
-        return name in self.names
+        """Is `name` assigned, declared or read anywhere?"""
+        reads = (e for line in self.tree.lines for e in postorder(line.rhs))
+        return name in self.names or any(e.op == "name" and e.name == name for e in reads)
 
     def resolve(self, e: Expr, terms: Terms) -> Term:
         """The term of a name as an expression reads it."""
@@ -185,7 +189,7 @@ class Scope:
         what = f"`{said(e.span)}` is read before it is assigned"
         if found.span.line == e.span.line:
             what, notes = f"`{said(e.span)}` is read by its own equation", ()
-        help = f"equations run in the order written; the value of the step before is `{e.name}[t-1]`"
+        help = f"equations run in the order written; for the step before write `{e.name}[t-1]`"
         return CellError(what, e.span, help, notes)
 
     # --- after ---

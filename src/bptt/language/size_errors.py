@@ -21,21 +21,21 @@ class Report:
     def __init__(self, scope: Scope, outputs: Iterable[str]) -> None:
         self.scope, self.outputs = scope, tuple(outputs)
         self.sizes = Sizes(self.explain)
-        self.origins: dict[str, str] = {}  # of each size that is not found but given
+        self.origins: dict[str, tuple[Span, str]] = {}  # of each size that is given, not found
         self.guessed: dict[str, str] = {}  # sizes named after an input, and that input
         self.give_inputs_sizes()
 
     def give_inputs_sizes(self) -> None:
-        """Inputs without declared sizes get their own: `X` for `x` or the first, else `Y` for `y`."""
+        """Inputs without a declared size get their own: `X` for `x` or the first, `Y` for `y`."""
         named = self.scope.names.values()
         for n in named:
             d = n.declaration or self.scope.states.get(n.name)
             if d is not None and d.sizes is not None:
                 for s in (s for dim in n.shape.dims or () for s in terms(dim) if s):
-                    self.origins.setdefault(s, f"`{s}` is declared in line {d.span.line}")
+                    self.origins.setdefault(s, (d.span, f"`{s}` is declared in line {d.span.line}"))
         inputs = [n for n in named if n.role is Role.GIVEN and n.shape.dims is None]
         names = {n.name: n.name.upper() for n in inputs}
-        cell = {e.line for e in self.cell_spans()}
+        cell = {line.span.line for line in self.scope.tree.lines if line.block == "cell"}
         if inputs and "X" not in {*names.values(), *self.origins} and inputs[0].span.line in cell:
             names[inputs[0].name] = "X"
         taken: set[str] = set()
@@ -43,11 +43,9 @@ class Report:
             size = _unused(names[n.name], taken)
             taken.add(size)
             n.shape.dims = (size,)
-            self.guessed[size] = n.name
-            self.origins.setdefault(size, f"`{size}` is the size of the input `{n.name}`")
-
-    def cell_spans(self) -> list[Span]:
-        return [line.span for line in self.scope.tree.lines if line.block == "cell"]
+            if size not in self.origins:
+                self.guessed[size] = n.name
+                self.origins[size] = n.span, f"`{size}` is the size of the input `{n.name}`"
 
     def names(self) -> dict[str, Dim]:
         """Names for the sizes that are free: `H` for the output's or state's, else the value's."""
@@ -89,6 +87,11 @@ class Report:
 
     def misfit(self, term: Term, problem: Misfit) -> CellError:
         left, right = self.show(problem.left), self.show(problem.right)
+        if term.op == "part":
+            n = term.attr[1]
+            help = f"declare the size as a multiple, such as `{n}*K`"
+            what = f"`{left}` does not divide into {n} equal parts"
+            return CellError(what, term.expr.span, help=help, notes=self.notes(term))
         return CellError(
             f"sizes `{left}` and `{right}` do not fit together",
             term.expr.span,
@@ -109,8 +112,8 @@ class Report:
         help = None
         if len(problem.dims) == 2:
             help = f"a product with a matrix is written `{_bracketed(at)} @ v`"
-        what = f"{problem.wanted} is needed here, and `{said(at.span)}` is {self.kind(problem.dims)}"
-        return CellError(what, at.span, help=help)
+        found = f"`{said(at.span)}` is {self.kind(problem.dims)}"
+        return CellError(f"{problem.wanted} is needed here, and {found}", at.span, help=help)
 
     def assigned(self, term: Term, problem: Problem) -> CellError:
         name, value = said(term.expr.span), term.args[0].shape
@@ -118,7 +121,8 @@ class Report:
         if isinstance(problem, Misfit):
             has = f"`{name}` has size `{self.show(problem.left)}`"
             what = f"{has} and is assigned a value of size `{self.show(problem.right)}`"
-            notes = self.notes(term)
+            sizes = [s for d in (problem.left, problem.right) for s in terms(self.sizes.resolve(d))]
+            notes = tuple(self.origins[s] for s in dict.fromkeys(sizes) if s in self.origins)
             return CellError(what, part.span, help=self.declare_help(problem), notes=notes)
         if value.dims is not None and len(value.dims) == 2 and term.shape.flat:
             what = f"`{name}` is assigned {self.kind(value.dims)}"
@@ -142,7 +146,8 @@ class Report:
         gated = term.args[0]
         if gated.op == "mul" and {a.level > 0 for a in gated.args} == {True, False}:
             k = 0 if gated.args[0].level else 1
-            return self.gated(gated, _bracketed(gated.parts[k]), _bracketed(gated.parts[1 - k]), shown[1])
+            vector, matrix = _bracketed(gated.parts[k]), _bracketed(gated.parts[1 - k])
+            return self.gated(gated, vector, matrix, shown[1])
         help = f"an inner product is `dot({said(parts[0].span)}, {said(parts[1].span)})`"
         help += ", an elementwise one is written `*`"
         return CellError("`@` joins two vectors", span, help=help, notes=self.notes(term))
@@ -151,10 +156,8 @@ class Report:
         """A matrix beside a vector with an elementwise operator."""
         k = 0 if len(term.args[0].shape.dims or ()) == 2 else 1
         matrix, vector = term.parts[k], term.parts[1 - k]
-        if term.op == "mul":
-            return self.gated(term, _bracketed(vector), _bracketed(matrix), "h[t-1]")
         what = f"`{_SIGNS.get(term.op, term.op)}` joins a matrix and a vector"
-        help = f"a product with a matrix is written `{_bracketed(matrix)} @ v`"
+        help = f"a product with a matrix is written `{_bracketed(matrix)} @ {_bracketed(vector)}`"
         return CellError(what, term.expr.span, help=help, notes=self.notes(term))
 
     def gated(self, term: Term, vector: str, matrix: str, right: str) -> CellError:
@@ -167,16 +170,32 @@ class Report:
 
     def undetermined(self, n: Named) -> CellError:
         """The error for a name whose size nothing says."""
-        word = {Role.GIVEN: "input", Role.PARAM: "param", Role.CONST: "const"}.get(n.role or Role.GIVEN)
-        word = "state" if n.line is not None else word
+        words = {Role.GIVEN: "input", Role.PARAM: "param", Role.CONST: "const", None: "state"}
         rank = 1 if n.shape.dims is None else len(n.shape.dims)
         known = [self.show(d) for d in n.shape.dims or ()]
         shown = [k if "?" not in k else "K" for k in known] or ["H"]
         example = shown[0] if rank == 1 else f"({', '.join(shown)})"
-        help = f"declare it: `{word} {n.name}: {example}`"
+        help = f"declare it: `{words[n.role]} {n.name}: {example}`"
         if n.shape.dims is None:
             help += f", or `{n.name}: scalar` for a number"
         return CellError(f"the size of `{n.name}` cannot be found", n.span, help=help)
+
+    def check_states(self) -> None:
+        """A state as wide as an input must be declared so: it is most often a slip."""
+        for name in self.scope.state_names():
+            n = self.scope.names[name]
+            for dim in n.shape.dims or ():
+                size = self.sizes.resolve(dim)
+                if isinstance(size, str) and size in self.guessed:
+                    raise self.as_wide(n, dim, size)
+
+    def as_wide(self, n: Named, dim: Dim, size: str) -> CellError:
+        unknown = [s for s, (given, _) in self.sizes.given.items() if given == size]
+        same = [s for s in unknown if s in terms(dim)] or unknown
+        where = self.sizes.given[same[0]][1].expr.span if same else n.span
+        x = self.guessed[size]
+        what = f"the state `{n.name}` would be as wide as the input `{x}`"
+        return CellError(what, where, help=f"if that is meant, declare it: `input {x}: H`")
 
     def negative(self, n: Named, dims: Dims) -> CellError:
         """The error for a size that would be a difference."""
@@ -191,7 +210,10 @@ class Report:
         if not dims:
             return "a number"
         shown = [self.show(d) for d in dims]
-        return f"a vector of size {shown[0]}" if len(shown) == 1 else f"a matrix ({', '.join(shown)})"
+        word = "a vector" if len(dims) == 1 else "a matrix"
+        if set(shown) == {"?"}:
+            return word
+        return f"{word} of size {shown[0]}" if len(dims) == 1 else f"{word} ({', '.join(shown)})"
 
     def notes(self, term: Term) -> tuple[tuple[Span, str], ...]:
         """What is known of each argument, and where its sizes come from."""
@@ -200,7 +222,7 @@ class Report:
             if arg.shape.dims is not None:
                 dims = arg.shape.dims
                 sizes = [s for d in dims for s in terms(self.sizes.resolve(d)) if s in self.origins]
-                origins = [self.origins[s] for s in dict.fromkeys(sizes)]
+                origins = [self.origins[s][1] for s in dict.fromkeys(sizes)]
                 notes.append((e.span, "; ".join([f"this is {self.kind(dims)}", *origins])))
         return tuple(notes)
 

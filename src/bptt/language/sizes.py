@@ -15,11 +15,11 @@ from typing import Literal
 
 from bptt.errors import CellError
 from bptt.ir.dims import Dim, Dims, add_dims, scale_dim, substitute, terms
-from bptt.language.terms import SHAPE_KEEPING, Shape, Term
+from bptt.language.terms import VECTOR_KEEPING, Shape, Term
 from bptt.language.tree import Expr
 
 _ELEMENTWISE = ("add", "sub", "mul", "div", "max", "min")
-_TO_VECTOR = {"mean": 0, "dot": 0, "row_max": 0, "part": 0, "outer": 0}
+_OF_VECTORS = ("mean", "dot", "row_max", "part", "outer")
 _UNKNOWN = "?"  # begins the names of sizes that are not found yet
 
 
@@ -56,6 +56,8 @@ class Sizes:
     def __init__(self, explain: Callable[[Term, Problem], CellError]) -> None:
         self.explain = explain
         self.solved: dict[str, Dim] = {}
+        self.given: dict[str, tuple[str, Term]] = {}  # unknowns that met a given size, and where
+        self.now: Term
         self.made = 0
         self.queue: deque[Term] = deque()
         self.guesses: list[tuple[int, int, Term]] = []
@@ -96,6 +98,8 @@ class Sizes:
         if isinstance(value, int) and value < 1:
             raise Misfit(left, right)
         self.solved[name] = value
+        if isinstance(value, str) and not is_unknown(value):
+            self.given[name] = value, self.now
 
     def set(self, shape: Shape, dims: Dims, at: Expr | None = None) -> None:
         """`shape` has these dims."""
@@ -146,6 +150,7 @@ class Sizes:
                 return
             if term in self.done:
                 continue
+            self.now = term
             try:
                 action(term)
             except (Misfit, WrongKind, Refused) as problem:
@@ -162,7 +167,7 @@ class Sizes:
             self.elementwise(term)
         elif op == "matmul":
             self.matmul(term)
-        elif op in _TO_VECTOR:
+        elif op in _OF_VECTORS:
             self.reduction(term)
         elif op == "T":
             self.transposed(term)
@@ -172,7 +177,7 @@ class Sizes:
             self.sum(term)
         elif op in ("assign", "start"):
             self.equal(term)
-        elif op in SHAPE_KEEPING and op in ("softmax", "log_softmax", "call_vector"):
+        elif op in VECTOR_KEEPING:
             self.vector(term.shape, term.parts[0])
             self.done.add(term)
 
@@ -209,14 +214,14 @@ class Sizes:
         left, right, out = a.shape, b.shape, term.shape
         if () in (left.dims, right.dims):
             raise Refused("number")
-        if left.flat and right.flat or _ranks(left, right) == (1, 1):
+        if (left.flat and right.flat) or _ranks(left, right) == (1, 1):
             raise Refused("inner")
         ranks = _ranks(left, right, out)
-        if right.flat or ranks[1] == 1 or ranks[0] == 2 and ranks[2] == 1:
+        if right.flat or ranks[1] == 1 or (ranks[0] == 2 and ranks[2] == 1):
             n, m = self.matrix(left, term.parts[0])
             self.equate(m, self.vector(right, term.parts[1]))
             self.set(out, (n,))
-        elif left.flat or ranks[0] == 1 or ranks[1] == 2 and ranks[2] == 1:
+        elif left.flat or ranks[0] == 1 or (ranks[1] == 2 and ranks[2] == 1):
             n, m = self.matrix(right, term.parts[1])
             self.equate(n, self.vector(left, term.parts[0]))
             self.set(out, (m,))
@@ -315,4 +320,3 @@ def _ranks(*shapes: Shape) -> tuple[int | None, ...]:
 def is_unknown(name: str) -> bool:
     """Is `name` a size that is not found yet?"""
     return name.startswith(_UNKNOWN)
-

@@ -17,9 +17,9 @@ from bptt.language.tree import Definition, Expr, postorder, said
 
 CONSTANT, STATIC, SERIES = 0, 1, 2  # over time: constant, one value a sequence, one a step
 
-ELEMENTWISE = ("tanh", "sigmoid", "exp", "log", "sqrt", "relu", "softplus", "logsigmoid", "softsign")
-ELEMENTWISE += ("abs", "sign")
-SHAPE_KEEPING = frozenset((*ELEMENTWISE, "neg", "pow", "call", "softmax", "log_softmax", "call_vector"))
+ELEMENTWISE = "tanh sigmoid exp log sqrt relu softplus logsigmoid softsign abs sign".split()
+VECTOR_KEEPING = frozenset(("softmax", "log_softmax", "call_vector"))
+SHAPE_KEEPING = frozenset((*ELEMENTWISE, "neg", "pow", "call")) | VECTOR_KEEPING
 _BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "div", "@": "matmul"}
 # name: how few and how many arguments
 _ARGUMENTS: dict[str, tuple[int, int]] = dict.fromkeys(ELEMENTWISE, (1, 1)) | {
@@ -37,7 +37,7 @@ _ARGUMENTS: dict[str, tuple[int, int]] = dict.fromkeys(ELEMENTWISE, (1, 1)) | {
 }
 FUNCTIONS = tuple(_ARGUMENTS)
 # Spellings of the canonical text only; no definition may take them.
-MACHINE_FUNCTIONS = ("block", "embed", "fill", "size", "positive", "prefer", "same", "pull", "slope")
+MACHINE_FUNCTIONS = tuple("block embed fill size positive prefer same pull slope".split())
 _FOREIGN = {
     "σ": "sigmoid",
     "logistic": "sigmoid",
@@ -122,7 +122,7 @@ class Terms:
         if term is None:
             term = self.interned[key] = Term(op, args, attr)
             term.level = max((level, *(a.level for a in args)))
-            term.literal = op == "number" or bool(args) and all(a.literal for a in args)
+            term.literal = op == "number" or (bool(args) and all(a.literal for a in args))
             if shape is None:
                 shape = args[0].shape if op in SHAPE_KEEPING else Shape(flat=term.level > 0)
             term.shape, term.expr, term.use = shape, expr, self.use
@@ -223,10 +223,6 @@ class Terms:
         help = did_you_mean(e.name, known)
         if e.name in _FOREIGN:
             help = f"it is written `{_FOREIGN[e.name]}` here"
-        inner = said(e.args[0].span) if len(e.args) == 1 else ""
-        if inner.replace(" ", "")[:2] in ("t", "t-", "t+"):
-            what = f"`{said(e.span)}` is written with round brackets"
-            return CellError(what, e.span, help=f"time stands in square ones: `{e.name}[{inner}]`")
         if self.names.is_value(e.name):
             what = f"`{e.name}` is a value, not a function"
             return CellError(what, e.at, help=f"a product is written `{e.name} * (...)`")
@@ -295,5 +291,6 @@ def _part(e: Expr, args: tuple[Term, ...]) -> tuple[int, int]:
     k, n = found
     if not 1 <= k <= n:
         what = f"there is no part {k} of {n}"
-        raise CellError(what, e.args[1].span, help="parts count from 1: the first is `part(v, 1, n)`")
+        help = "parts count from 1: the first is `part(v, 1, n)`"
+        raise CellError(what, e.args[1].span, help=help)
     return k, n

@@ -1,4 +1,4 @@
-"""Lines of text to tokens. Text is NFKC-normalised here and nowhere else; spans stay the text's own."""
+"""Lines of text to tokens. Text is NFKC-normalised here, once; spans stay the text's own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _MACHINE = re.compile(_PATTERN.replace("NAME", r"(?:[^\W\d]|\$)").replace("MORE"
 _SIGNS = {"⊙": "*", "∘": "*", "•": "*", "∗": "*", "−": "-"}
 
 _LATEX = "LaTeX is not read: write `h[t-1]` for h_{t-1}, `sigmoid` or `σ`, `*` or `⊙`, `@`"
-_PRODUCT = "write `*` for an elementwise product, `@` for a matrix product, `dot(v, w)` for an inner one"
+_PRODUCT = "a product is `*` elementwise, `@` with a matrix, `dot(v, w)` of two vectors"
 _HELP = {
     "\\": _LATEX,
     "{": _LATEX,
@@ -140,9 +140,8 @@ def _refuse_script(source: str, number: int, line: str, at: int) -> None:
             help="write `x**2` for a power, `W.T` for a transpose",
         )
     if form.startswith("<sub>") and not char.isdigit():
-        raise CellError(
-            f"`{char}` is a subscript", span, help="write `h[t]` and `h[t-1]` for time, `W_i` in names"
-        )
+        help = "write `h[t]` and `h[t-1]` for time, `W_i` in names"
+        raise CellError(f"`{char}` is a subscript", span, help=help)
 
 
 def _unexpected(source: str, number: int, line: str, at: int) -> CellError:

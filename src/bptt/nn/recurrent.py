@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 from bptt.cell import Cell, load
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
-from bptt.nn.layout import Layout, Weight, layout_of, run_layers
+from bptt.nn.batches import Batch
+from bptt.nn.layout import Weight, layout_of, run_layers
 
 States = tuple[Tensor, ...]
 
@@ -24,10 +25,16 @@ class Recurrent(nn.Module):
 
     `cell`: a cell's name, the path of its file, its text, or a `Cell`. `sizes`: the sizes it has
     beside its input's and its states', `{"P": 32}`. `functions`: what stands for the functions it
-    leaves open, `{"f_c": "tanh"}`. `consts`: its constants that the text gives no value, which
-    are never trained. Each parameter `W` of the cell is one of the module for each layer, `W_l0`
-    (`W_l0_reverse` for the other direction), uniform in +-1/sqrt(hidden_size) unless the cell's
-    `init` lines say otherwise. Raises CellError and UserError for a cell that no layer can be made of.
+    leaves open, `{"f_c": "tanh"}`. `consts`: those of its constants that its text gives no value;
+    they are buffers. A parameter `W` of the cell is `W_l0` for the first layer (`W_l0_reverse` for
+    its other direction), drawn from +-1/sqrt(hidden_size) unless an `init` line of the cell says
+    otherwise. Raises CellError and UserError for a cell that no layer can be made of.
+
+    Called with an input [T, B, input_size] ([B, T, input_size] with `batch_first`, [T, input_size]
+    unbatched, or a PackedSequence), and with the states before the first step, if they are not to
+    be the cell's own: a tuple, in the order of `state_names`, of [num_layers * directions, B, w]
+    ([num_layers * directions, w] unbatched). Gives the output of the last layer, laid out as the
+    input, [T, B, output_size], and the states after the last step, as the ones before the first.
     """
 
     def __init__(
@@ -55,34 +62,66 @@ class Recurrent(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         self._layout = layout_of(self.cell.lowered, self.cell.name)
-        self._extra = dict(sizes or {})
-        known = self._layout.sizes(input_size, hidden_size, self._extra)
+        self._tails = [
+            [f"_l{k}", f"_l{k}_reverse"] if bidirectional else [f"_l{k}"] for k in range(num_layers)
+        ]
+        known = self._layout.sizes(input_size, hidden_size, sizes or {})
+        self.state_names = tuple(name for name, _ in self._layout.states)
         self.state_sizes = self._layout.widths(known)
-        self.output_size = self._layout.output_width(known) * (2 if bidirectional else 1)
-        for k in range(num_layers):
-            known = self._layout.sizes(self.output_size if k else input_size, hidden_size, self._extra)
-            for tail in self._tails(k):
+        self.output_size = self._layout.output_width(known) * len(self._tails[0])
+        values = {**self.cell.consts, **(consts or {})}
+        for k, tails in enumerate(self._tails):
+            if k:
+                known = self._layout.sizes(self.output_size, hidden_size, sizes or {})
+            for tail in tails:
                 for name, dims in self._layout.params:
                     empty = torch.empty(shape_of(dims, known), device=device, dtype=dtype)
                     self.register_parameter(name + tail, nn.Parameter(empty))
                 for name, dims in self._layout.consts:
-                    value = _constant(self.cell, name, consts or {})
-                    whole = torch.empty(shape_of(dims, known), device=device, dtype=dtype)
-                    self.register_buffer(name + tail, whole.copy_(torch.as_tensor(value)))
+                    shape = shape_of(dims, known)
+                    value = _constant(self.cell.name, name, shape, values)
+                    self.register_buffer(name + tail, value.to(device, dtype or torch.get_default_dtype()))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew: uniform, then what the cell's `init` lines say."""
+        """Draw all parameters anew, then set those for which the cell has an `init` line."""
         bound = 1.0 / math.sqrt(self.hidden_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
-        for name, value in self.cell.inits.items():
-            for k in range(self.num_layers):
-                for tail in self._tails(k):
-                    if hasattr(self, name + tail):  # not one of the readout's
-                        nn.init.constant_(getattr(self, name + tail), value)
+        for name, _ in self._layout.params:
+            if name in self.cell.inits:
+                for tail in (tail for tails in self._tails for tail in tails):
+                    nn.init.constant_(getattr(self, name + tail), self.cell.inits[name])
 
     @property
     def backend(self) -> str:
         """What runs the cell."""
         return "reference (torch)"
+
+    def initial_states(self, batch: int) -> States:
+        """The states before the first step, as the cell declares them: each [L*D, batch, w]."""
+        found: list[Tensor] = []
+        tails = [tail for tails in self._tails for tail in tails]
+        like = next(iter((*self.parameters(), *self.buffers())))
+        for width, start in zip(self.state_sizes, self._layout.starts, strict=True):
+            if isinstance(start, str):
+                rows = [getattr(self, start + tail).expand(batch, width) for tail in tails]
+                found.append(torch.stack(rows))
+            else:
+                found.append(like.new_full((len(tails), batch, width), start))
+        return tuple(found)
+
+    @overload
+    def forward(self, input: Tensor, states: Sequence[Tensor | None] | Tensor | None = None) -> tuple[Tensor, States]: ...
+    @overload
+    def forward(
+        self, input: PackedSequence, states: Sequence[Tensor | None] | Tensor | None = None
+    ) -> tuple[PackedSequence, States]: ...
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        states: Sequence[Tensor | None] | Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, States]:
+        """See the class. Raises UserError where a shape or a dtype does not fit."""
+        batch = Batch.of(input, self.batch_first)
+        ...

@@ -19,12 +19,11 @@ from bptt.ir.program import Node
 # Elementwise operators and functions of two arguments: a number beside a vector is filled.
 BESIDE = frozenset(("add", "sub", "mul", "div", "max", "min", "prefer", "same"))
 # Functions that every language may call by the name they have in the language of cells.
-PLAIN: Mapping[str, str] = MappingProxyType(
-    {name: name for name in ("tanh exp log sqrt softplus logsigmoid softsign relu abs sign").split()}
-    | {name: name for name in ("sigmoid positive prefer same max min outer sum concat").split()}
-    | {name: name for name in ("softmax log_softmax dot mean").split()}
-    | {"row_max": "max"}
+_NAMES = (
+    "tanh sigmoid exp log sqrt softplus logsigmoid softsign relu abs sign positive prefer same"
+    " max min outer sum concat softmax log_softmax dot mean"
 )
+PLAIN: Mapping[str, str] = MappingProxyType({n: n for n in _NAMES.split()} | {"row_max": "max"})
 
 
 class Binds(IntEnum):

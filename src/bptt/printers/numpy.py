@@ -1,7 +1,8 @@
 """A Plan's phases as Python source over arrays, for the reference backend.
 
 The source names its values itself: `s` series, `o` slots to fill, `h` what the last step handed
-on, `c` constants, `v` scratch, `n` sizes. No word of a user's gets into it. `X` is the table of
+on, `c` constants, `v` scratch, `n` sizes, `L` an array whose number
+format others have. No word of a user's gets into it. `X` is the table of
 array functions. Rows are the last axis but one, columns the last; a number has one column.
 """
 
@@ -374,7 +375,7 @@ class _Once:
             lines.insert(0, f"({''.join(f'c{k}, ' for k in range(len(self.reads.found)))}) = C")
         if self.sizes:
             lines.insert(0, f"({''.join(f'n{k}, ' for k in range(len(self.sizes)))}) = N")
-        source = f"def {name}(X, N, C):\n" + "".join(f"    {line}\n" for line in lines)
+        source = f"def {name}(X, N, C, L):\n" + "".join(f"    {line}\n" for line in lines)
         return Printed(source, constants=[str(k) for k in self.reads.found], returns=returns)
 
     def shape(self, dims: Dims) -> str:
@@ -391,9 +392,9 @@ class _Once:
             case "ref":
                 return self.local.get(n.attr[0]) or self.reads(n.attr[0])
             case "const":
-                return f"X.number({float.fromhex(n.attr[0])!r})"
+                return f"X.number({float.fromhex(n.attr[0])!r}, L)"
             case "size":
-                return f"X.number({dim_source(n.attr[0], self.sizes)})"
+                return f"X.number({dim_source(n.attr[0], self.sizes)}, L)"
             case "fill":
                 return f"{args[0]}[..., {', '.join(['None'] * len(n.dims))}]"
             case "neg":

@@ -37,9 +37,7 @@ def text(p: Program) -> str:
     lines += _listed("state", states)
     lines += _listed("output", p.outputs)
     lines += _listed("loss", [p.loss] if p.loss else [])
-    lines += [
-        f"emit {e.value}{printer.index(e.value, e.lag)} += {e.name}" for e in p.emits
-    ]
+    lines += [f"emit {e.value}{printer.index(e.value, e.lag)} += {e.name}" for e in p.emits]
     for e in p.equations:
         for n in _to_name(e.rhs, printer.names):
             line = printer.show(n)

@@ -236,10 +236,8 @@ def second_truth(found: Truth, rng: np.random.Generator) -> SecondTruth:
     ports = [port for port in outputs(p) if not port.adjoint]
     sweep = adjoint(p)
     # incoming adjoints stand beside the inputs in one point
-    point: dict[Argument, Array] = {
-        **found.given,
-        **{Incoming(port): array for port, array in cotangents.items()},
-    }
+    incoming = {Incoming(port): array for port, array in cotangents.items()}
+    point: dict[Argument, Array] = {**found.given, **incoming}
 
     def value(at: Mapping[Any, Array], sides: list[Array] | None) -> Array:
         return _flat(run(found.program, at, sizes, branches=sides, length=found.length), ports)
@@ -248,10 +246,11 @@ def second_truth(found: Truth, rng: np.random.Generator) -> SecondTruth:
         given = {port: at[port] for port in found.given}
         if sides is not None:
             run(found.program, given, sizes, branches=sides, length=found.length)
-        incoming = {port: at[Incoming(port)] for port in cotangents}
-        return _flat(pull(sweep, forward(p, given, sizes, found.length), incoming, sizes)[0], directions)
+        weights = {port: at[Incoming(port)] for port in cotangents}
+        values = forward(p, given, sizes, found.length)
+        return _flat(pull(sweep, values, weights, sizes)[0], directions)
 
-    by = [port for port in point if port in directions or isinstance(port, Incoming)]
+    by: list[Argument] = [*directions, *map(Incoming, cotangents)]
     weights = np.array([_flat(directions, directions)])
     (mixed,) = _true(gradient, point, by, weights, found.analytic)
     moved = numeric.along(value, found.given, directions, found.analytic)

@@ -28,9 +28,9 @@ class NumpyArrays:
         return np.zeros(shape, like.dtype)
 
     @staticmethod
-    def number(value: float) -> Array:
-        """A number that can be indexed like an array without axes."""
-        return np.float64(value)
+    def number(value: float, like: Array) -> Array:
+        """A number as an array without axes."""
+        return np.asarray(value, like.dtype)
 
     @staticmethod
     def sigmoid(a: Array, out: Array | None = None) -> Array:
@@ -184,8 +184,8 @@ class TorchArrays(NumpyArrays):
     def zeros(self, shape: tuple[int, ...], like: Array) -> Array:
         return self.torch.zeros(shape, dtype=like.dtype, device=like.device)
 
-    def number(self, value: float) -> Array:
-        return self.torch.tensor(value, dtype=self.torch.float64)
+    def number(self, value: float, like: Array) -> Array:
+        return self.torch.tensor(value, dtype=like.dtype, device=like.device)
 
     def softsign(self, a: Array) -> Array:
         return a / (1 + a.abs())
@@ -231,10 +231,10 @@ class TorchArrays(NumpyArrays):
         return list(a.split(list(counts), -2))
 
     def spread(self, a: Array, lead: tuple[int, ...], width: int) -> Array:
-        return a.expand(*lead, width)
+        return self.torch.broadcast_to(a, (*lead, width))
 
     def whole(self, a: Array, shape: tuple[int, ...]) -> Array:
-        return a.expand(*a.shape[: max(0, a.ndim - len(shape))], *shape)
+        return self.torch.broadcast_to(a, (*a.shape[: max(0, a.ndim - len(shape))], *shape))
 
     def embed(self, a: Array, starts: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         out = a.new_zeros((*a.shape[: a.ndim - len(shape)], *shape))

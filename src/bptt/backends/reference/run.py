@@ -133,7 +133,7 @@ class _Run:
     def without_time(self, f: Function, more: dict[str, Array] | None = None) -> dict[str, Array]:
         names = {**self.constants, **(more or {})}
         args = [names[name] for name in f.printed.constants]
-        found = f.call(self.x, self.numbers, args)
+        found = f.call(self.x, self.numbers, args, self.like)
         return {
             name: self.x.cast(a, self.like)
             for name, a in zip(f.printed.returns, found, strict=True)

@@ -1,0 +1,75 @@
+"""How a layer's input is laid out, and its output given back the way the input came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from bptt.errors import UserError
+
+
+class Batch(NamedTuple):
+    """An input in the order the kernel wants: `x` [T, B, X], or [N, X] with `batch_sizes`."""
+
+    x: Tensor
+    size: int  # B
+    batch_sizes: Tensor | None
+    packed: PackedSequence | None
+    unbatched: bool
+    batch_first: bool
+
+    @staticmethod
+    def of(given: Tensor | PackedSequence, batch_first: bool) -> Batch:
+        """`given` [T, B, X] ([B, T, X] with `batch_first`), unbatched [T, X], or packed."""
+        if isinstance(given, PackedSequence):
+            sizes = given.batch_sizes
+            return Batch(given.data, int(sizes[0]), sizes, given, False, False)
+        if given.dim() == 2:
+            return Batch(given.unsqueeze(1), 1, None, None, True, False)
+        if given.dim() != 3:
+            raise UserError(
+                f"the input has the shape {list(given.shape)}; it is [T, B, X], or [T, X] unbatched"
+            )
+        x = given.transpose(0, 1) if batch_first else given
+        return Batch(x, x.shape[1], None, None, False, batch_first)
+
+    def starts(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """States [L*D, B, w] as the kernel wants them ([L*D, w] where the input is unbatched)."""
+        if self.unbatched:
+            return [s.unsqueeze(1) for s in states]
+        if self.packed is not None and self.packed.sorted_indices is not None:
+            order = self.packed.sorted_indices
+            return [s.index_select(1, order) for s in states]
+        return list(states)
+
+    def back(self, output: Tensor, finals: Sequence[Tensor]) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
+        """The output and the last states, laid out as the input and the first states were."""
+        if self.packed is not None:
+            p = self.packed
+            if p.unsorted_indices is not None:
+                finals = [f.index_select(1, p.unsorted_indices) for f in finals]
+            packed = PackedSequence(output, p.batch_sizes, p.sorted_indices, p.unsorted_indices)
+            return packed, tuple(finals)
+        if self.unbatched:
+            return output.squeeze(1), tuple(f.squeeze(1) for f in finals)
+        return (output.transpose(0, 1) if self.batch_first else output), tuple(finals)
+
+
+class Precision(NamedTuple):
+    """What `torch.autocast` asks for: the recurrence runs in its weights' type, and the output
+    is given in autocast's. The states stay in the weights' type."""
+
+    inside: torch.dtype
+    output: torch.dtype
+
+    @staticmethod
+    def of(x: Tensor, weight: Tensor) -> Precision | None:
+        """None where there is nothing to cast."""
+        device = x.device.type
+        if weight.dtype is not torch.float32 or not torch.is_autocast_enabled(device):
+            return None
+        return Precision(weight.dtype, torch.get_autocast_dtype(device))

@@ -1,0 +1,100 @@
+"""The plain backend is the oracle, on every sweep, on awkward shapes, in NaN-filled memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from shapes import GRID, Shape, draw, expected, packed
+from sweeps_of import SWEEPS, sweep
+from tolerances import BACKEND
+
+from bptt import cells
+from bptt.backends.reference import execute
+from bptt.errors import UserError
+from bptt.ir.ports import At, inputs, outputs
+from bptt.ir.program import Program
+
+KINDS = ("numpy", "torch")
+
+
+def run(p: Program, shape: Shape, given: dict[Any, Any], kind: str, dtype: str = "float64") -> Any:
+    """The backend's outputs as NumPy arrays."""
+    counts = shape.batch_sizes()
+    arrays = [
+        given[port] if counts is None or port.at is not At.STEPS else packed(given[port], counts)
+        for port in inputs(p)
+    ]
+    arrays = [np.asarray(a, dtype) for a in arrays]
+    if kind == "torch":
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        arrays = [torch.from_numpy(a) for a in arrays]
+    return [np.asarray(a) for a in execute(p, arrays, counts)]
+
+
+def assert_close(name: str, got: Any, want: Any, limit: float) -> None:
+    """Values, shapes and numbers: the worst entry is named."""
+    assert got.shape == want.shape, f"{name}: shape {got.shape}, not {want.shape}"
+    assert np.isfinite(got).all(), f"{name} holds what nobody wrote"
+    if got.size:
+        error = np.abs(got - want)
+        worst = np.unravel_index(np.argmax(error), error.shape)
+        scale = max(np.abs(want).max(), 1.0)
+        assert error[worst] <= limit * scale, f"{name}{worst}: {got[worst]}, not {want[worst]}"
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", SWEEPS)
+@pytest.mark.parametrize("cell", cells.names())
+def test_backend_is_the_oracle(cell: str, order: str, kind: str, rng: np.random.Generator) -> None:
+    p = sweep(cell, order)
+    shapes = GRID if order in ("forward", "backward") else GRID[2:5:2] + GRID[-1:]
+    for shape in shapes:
+        given = draw(p, shape, rng)
+        got = run(p, shape, given, kind)
+        want = expected(p, shape, given)
+        for port, a in zip(outputs(p), got, strict=True):
+            if port in want:
+                assert_close(f"{cell} {order} {shape} {port.name}", a, want[port], BACKEND["float64"])
+            else:  # no sequence at all: nothing to sum
+                assert np.all(a == 0), f"{cell} {order} {shape} {port.name} of no sequences"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell", cells.names())
+def test_float32(cell: str, kind: str, rng: np.random.Generator) -> None:
+    shape = GRID[2]
+    for order in ("forward", "backward"):
+        p = sweep(cell, order)
+        given = draw(p, shape, rng)
+        want = expected(p, shape, given)
+        for port, a in zip(outputs(p), run(p, shape, given, kind, "float32"), strict=True):
+            assert a.dtype == np.float32
+            assert_close(f"{cell} {order} {port.name}", a, want[port], BACKEND["float32"])
+
+
+def test_a_wrong_backend_is_seen(rng: np.random.Generator) -> None:
+    """The comparison itself: zeros, a swap of two gates and 0.1 % are all caught."""
+    p, shape = sweep("lstm", "forward"), GRID[2]
+    given = draw(p, shape, rng)
+    want = expected(p, shape, given)
+    port = outputs(p)[0]
+    good = run(p, shape, given, "numpy")[0]
+    assert_close("h", good, want[port], BACKEND["float64"])
+    for wrong in (np.zeros_like(good), good * 1.001, good[..., ::-1], np.full_like(good, np.nan)):
+        with pytest.raises(AssertionError):
+            assert_close("h", wrong, want[port], BACKEND["float64"])
+
+
+def test_shapes_that_do_not_fit_are_refused(rng: np.random.Generator) -> None:
+    p = sweep("lstm", "forward")
+    given = draw(p, GRID[2], rng)
+    arrays = [given[port] for port in inputs(p)]
+    with pytest.raises(UserError, match="inputs of a sweep"):
+        execute(p, arrays[:-1])
+    with pytest.raises(UserError, match="has size"):
+        execute(p, [*arrays[:-1], arrays[-1][..., :-1]])
+    with pytest.raises(UserError, match="must not grow"):
+        execute(p, arrays, [1, 2])
