@@ -10,7 +10,7 @@ at `[t+1]`; their own lines stay, for the gradients by the initial states. In wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,13 +20,15 @@ from bptt.calculus.rules import SIMPLER, Product, rewrite, signed_terms, sum_of
 from bptt.ir.dims import Dim, add_dims
 from bptt.ir.ops import OPS, node, number, ref
 from bptt.ir.ports import At
-from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, State, refs, walk
+from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, State, Value, refs, walk
 
 Part = tuple[str, tuple[tuple[Dim, Dim], ...]]  # of a parameter: (start, size) along each axis
 By = Literal["preactivations", "gates"]
 # A shared part of a line gets a name from this weight on: `sqrt(mean(v**2) + e)` does,
 # `1 - tanh(c)**2` does not.
 _WORTH_A_NAME = 6
+# A value this short is written out: `r*h` is.
+_SHORT = 3
 # No line is made longer than this by leaving out a name.
 _LONG = 40
 
@@ -34,7 +36,7 @@ _LONG = 40
 def readable(d: Derived, by: By = "preactivations") -> Program:
     """The sweep `d` for people: gradients `by` pre-activations (`dz_i`), or by gates (`d_i`)."""
     p = d.program
-    for rewritten in (simplified, unaliased, shortened, shared):
+    for rewritten in (through_values, simplified, unaliased, shortened, shared, explained):
         p = rewritten(p, d)
     p = by_gates(p, d) if by == "gates" else by_preactivations(p, d)
     for rewritten in (carried, simplified, joined, sliced, sorted_terms, sorted_lines):
@@ -64,6 +66,16 @@ def activations(p: Program) -> list[Activation]:
 
 
 # --- passes -------------------------------------------------------------------------------------
+
+
+def through_values(p: Program, d: Derived) -> Program:
+    """softmax(z) is exp(p) where the forward sweep has p = log_softmax(z)."""
+    by = {
+        node("softmax", e.rhs.args[0]): node("exp", ref(e.name, 0, e.rhs.dims))
+        for e in d.of.steps()
+        if e.rhs.op == "log_softmax"
+    }
+    return _with(p, d, [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations])
 
 
 def simplified(p: Program, d: Derived) -> Program:
@@ -97,10 +109,10 @@ def shortened(p: Program, d: Derived) -> Program:
             if e.name in kept or not _promising(p, e):
                 continue
             shorter = _without(p, d, e.name)
-            before, after = _weight(p), _weight(shorter)
+            before, after = _weight(p.equations), _weight(shorter.equations)
             value = own.get(e.name, MACHINE)
             machine = MACHINE in value and value not in named
-            longest = max(_weights(x.rhs)[x.rhs] for x in shorter.equations)
+            longest = max(_weight([x]) for x in shorter.equations if x not in p.equations)
             in_slices = e.rhs.op == "matmul" and _only_in_slices(p, e)
             drop = machine and (after <= before or in_slices) and longest <= _LONG
             if drop or after <= before - 2:
@@ -111,24 +123,51 @@ def shortened(p: Program, d: Derived) -> Program:
 
 def shared(p: Program, d: Derived) -> Program:
     """What stands in several lines, and is long, is written once and has a name."""
-    names = Names(p)
+    names, lines = Names(p), {a: line_of(d.of, v) for v, a in d.names.items()}
+    made: list[str] = []
     while (found := _most_shared(p)) is not None:
         first = next(e for e in p.equations if found in walk(e.rhs))
-        value = next((v for v, a in d.names.items() if a == first.name), "")
-        name = names.fresh(f"q{MACHINE}{line_of(d.of, value) or first.name}")
+        line = lines.get(first.name) or first.name
+        name = names.fresh(f"q{MACHINE}{line}")
         by = {found: ref(name, 0, found.dims)}
         equations = [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations]
         place = p.equations.index(first)
         equations.insert(place, Equation(name, Kind.STEP, found, first.origin))
         p = _with(p, d, equations)
+        lines[name] = line
+        made.append(name)
+    # a part that lost its weight to another part's name needs none itself
+    for name in made:
+        if _weight([p.equation(name)]) < _WORTH_A_NAME:
+            p = _without(p, d, name)
+    return p
+
+
+def explained(p: Program, d: Derived) -> Program:
+    """A value without a name in the forward lines is written out, if short or needed once."""
+    steps = {e.name: e for e in d.of.steps() if MACHINE in e.name}
+    turned = d.of.dir != p.dir
+    done = False
+    while not done:
+        done = True
+        for name in [v.name for v in p.values if v.name in steps]:
+            value = steps[name].rhs
+            here = {lag for found, lag in refs(*(e.rhs for e in p.equations)) if found == name}
+            short = _weights(value)[value] <= _SHORT or sum(_reads(p, name).values()) == 1
+            if here == {0} and short:
+                by = {ref(name, 0, value.dims): _turned(value, d.of) if turned else value}
+                equations = [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations]
+                p, done = _with(p, d, equations), False
+                break
     return p
 
 
 def by_preactivations(p: Program, d: Derived) -> Program:
     """Gradients by the arguments of activations: dz_i = d_c*g*i*(1 - i), with no line for d_i."""
+    own_lines = {*d.of.outputs, *(s.name for s in d.of.states)}
     for a in activations(d.of):
         gate, argument = d.names.get(a.name, ""), d.names.get(a.argument, "")
-        if _reads(p, gate) == {argument: 1} and gate not in _kept(p, d):
+        if _reads(p, gate) == {argument: 1} and a.name not in own_lines:
             shorter = _without(p, d, gate)
             if _weights(rhs := shorter.equation(argument).rhs)[rhs] <= _LONG:
                 p = shorter
@@ -199,22 +238,28 @@ def sorted_terms(p: Program, d: Derived) -> Program:
     assigned = {e.name for e in p.steps()}
     direct = {port.name for port in d.seeds.values()}
 
-    def key(term: tuple[int, Node]) -> tuple[int, int]:
+    def place(term: tuple[int, Node], carry: bool) -> tuple[int, int]:
         found = list(refs(term[1]))
-        place = max((places.get(name, 0) for name, _ in found), default=0)
+        line = max((places.get(name, 0) for name, _ in found), default=0)
         if any(name in direct for name, _ in found):
             return 0, 0
-        if any(name in assigned and lag for name, lag in found):
-            return 3, place
-        return (2, place) if any(name in params for name, _ in found) else (1, 0)
+        if carry or any(name in assigned and lag for name, lag in found):
+            return 3, line
+        return (2, line) if any(name in params for name, _ in found) else (1, 0)
 
-    return replace(
-        p,
-        equations=tuple(
-            replace(e, rhs=_sorted_sum(e.rhs, key)) if e.kind is Kind.STEP else e
-            for e in p.equations
-        ),
-    )
+    def tidy(e: Equation) -> Equation:
+        def change(n: Node, args: tuple[Node, ...]) -> Node | None:
+            if n not in tops or not any(name in assigned for name, _ in refs(n)):
+                return None
+            terms = signed_terms(node(n.op, *args, attr=n.attr))
+            return sum_of(sorted(terms, key=lambda term: place(term, e.name in finals)))
+
+        inner = {a for n in walk(e.rhs) if n.op in ("add", "sub") for a in n.args}
+        tops = {n for n in walk(e.rhs) if n.op in ("add", "sub")} - inner
+        return replace(e, rhs=rebuild(e.rhs, change))
+
+    finals = _finals(d)
+    return replace(p, equations=tuple(tidy(e) for e in p.equations))
 
 
 def sorted_lines(p: Program, d: Derived) -> Program:
@@ -290,10 +335,29 @@ def _with(p: Program, d: Derived, equations: Iterable[Equation]) -> Program:
     names = {name for name, _ in read} | {e.value for e in p.emits}
     return replace(
         p,
-        values=tuple(v for v in p.values if v.name in names),
+        values=tuple(v for v in _known(d) if v.name in names),
         equations=kept,
         states=tuple(State(name) for name in dict.fromkeys((*finals, *ahead))),
     )
+
+
+def _known(d: Derived) -> list[Value]:
+    """All that a sweep derived from `d.of` may read."""
+    assigned = [
+        Value(e.name, e.rhs.dims, Role.GIVEN if e.kind is Kind.STEP else Role.PARAM)
+        for e in d.of.equations
+    ]
+    known = {v.name: v for v in (*d.of.values, *assigned, *d.program.values)}
+    return list(known.values())
+
+
+def _turned(root: Node, p: Program) -> Node:
+    """An expression of `p`, as a sweep that runs the other way reads it."""
+
+    def change(n: Node, args: tuple[Node, ...]) -> Node | None:
+        return ref(n.attr[0], -n.attr[1], n.dims) if n.op == "ref" else None
+
+    return rebuild(root, change)
 
 
 def _without(p: Program, d: Derived, name: str) -> Program:
@@ -348,8 +412,8 @@ def _weights(root: Node) -> dict[Node, int]:
     return found
 
 
-def _weight(p: Program) -> int:
-    return sum(_weights(e.rhs)[e.rhs] for e in p.equations)
+def _weight(equations: Iterable[Equation]) -> int:
+    return sum(_weights(e.rhs)[e.rhs] for e in equations)
 
 
 def _most_shared(p: Program) -> Node | None:
@@ -430,8 +494,3 @@ def _labels(p: Program) -> dict[Part, str]:
 def _places(d: Derived) -> dict[str, int]:
     """Where each forward line stands."""
     return {e.name: k for k, e in enumerate(d.of.equations)}
-
-
-def _sorted_sum(root: Node, key: Callable[[tuple[int, Node]], tuple[int, int]]) -> Node:
-    terms = signed_terms(root)
-    return root if len(terms) == 1 else sum_of(sorted(terms, key=key))

@@ -93,10 +93,6 @@ class Product:
         self.powers[base] = self.powers.get(base, 0) + p
 
     def _tidy(self) -> None:
-        for base, p in list(self.powers.items()):
-            if base.op == "sqrt" and p and p % 2 == 0:
-                del self.powers[base]
-                self._times(base.args[0], p // 2)
         self.powers = {base: p for base, p in self.powers.items() if p}
         if self.bottom not in (0, 1):
             if (self.top / self.bottom).is_integer():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from torch.nn.utils.rnn import PackedSequence
 from bptt.cell import Cell, load
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
-from bptt.nn.batches import Batch
+from bptt.nn.batches import Batch, Precision
 from bptt.nn.layout import Weight, layout_of, run_layers
 
 States = tuple[Tensor, ...]
+Given = Sequence[Tensor] | Tensor | None
 
 
 class Recurrent(nn.Module):
@@ -100,28 +101,97 @@ class Recurrent(nn.Module):
 
     def initial_states(self, batch: int) -> States:
         """The states before the first step, as the cell declares them: each [L*D, batch, w]."""
-        found: list[Tensor] = []
+        like = next(iter((*self.parameters(), *self.buffers())), torch.empty(0))
         tails = [tail for tails in self._tails for tail in tails]
-        like = next(iter((*self.parameters(), *self.buffers())))
+        found: list[Tensor] = []
         for width, start in zip(self.state_sizes, self._layout.starts, strict=True):
             if isinstance(start, str):
-                rows = [getattr(self, start + tail).expand(batch, width) for tail in tails]
+                rows = [self._weight(start + tail).expand(batch, width) for tail in tails]
                 found.append(torch.stack(rows))
             else:
                 found.append(like.new_full((len(tails), batch, width), start))
         return tuple(found)
 
     @overload
-    def forward(self, input: Tensor, states: Sequence[Tensor | None] | Tensor | None = None) -> tuple[Tensor, States]: ...
+    def forward(self, input: Tensor, states: Given = None) -> tuple[Tensor, States]: ...
     @overload
+    def forward(self, input: PackedSequence, states: Given = None) -> tuple[PackedSequence, States]: ...
     def forward(
-        self, input: PackedSequence, states: Sequence[Tensor | None] | Tensor | None = None
-    ) -> tuple[PackedSequence, States]: ...
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        states: Sequence[Tensor | None] | Tensor | None = None,
+        self, input: Tensor | PackedSequence, states: Given = None
     ) -> tuple[Tensor | PackedSequence, States]:
         """See the class. Raises UserError where a shape or a dtype does not fit."""
         batch = Batch.of(input, self.batch_first)
-        ...
+        x = batch.x
+        if x.shape[-1] != self.input_size:
+            raise UserError(f"the input is {x.shape[-1]} wide, and input_size is {self.input_size}")
+        starts = self._given(states, batch)
+        weight = next(self.parameters(), None)
+        precision = None if weight is None else Precision.of(x, weight)
+        if precision is not None:
+            x, starts = x.to(precision.inside), [s.to(precision.inside) for s in starts]
+        for tensor, what in ((x, "input"), *((s, "state") for s in starts)):
+            if weight is not None and tensor.dtype is not weight.dtype:
+                raise UserError(f"the {what} is {tensor.dtype}, and the parameters are {weight.dtype}")
+        weights = [[self._weights(tail) for tail in tails] for tails in self._tails]
+        dropout = self.dropout if self.training else 0.0
+        output, finals = run_layers(
+            self._layout, x, starts, weights, batch.batch_sizes, dropout
+        )
+        if precision is not None:
+            output = output.to(precision.output)
+        return batch.back(output, finals)
+
+    def _given(self, states: Given, batch: Batch) -> list[Tensor]:
+        """The states to begin with, in the kernel's layout, checked."""
+        if states is None:
+            return list(self.initial_states(batch.size))
+        given = [states] if isinstance(states, Tensor) else list(states)
+        names = ", ".join(self.state_names)
+        if len(given) != len(self.state_names):
+            raise UserError(f"the cell `{self.cell.name}` has the states {names}; {len(given)} were given")
+        rows = self.num_layers * len(self._tails[0])
+        for name, width, state in zip(self.state_names, self.state_sizes, given, strict=True):
+            shape = [rows, width] if batch.unbatched else [rows, batch.size, width]
+            if list(state.shape) != shape:
+                raise UserError(f"the state {name} has the shape {list(state.shape)}; it is {shape}")
+        return batch.starts(given)
+
+    def _weight(self, name: str) -> Tensor:
+        return cast(Tensor, getattr(self, name))
+
+    def _weights(self, tail: str) -> Weight:
+        """The constants of one layer and direction. Read at each call, so that parametrizations
+        and `functional_call` work."""
+        return lambda name: self._weight(name + tail)
+
+    def extra_repr(self) -> str:
+        shown = [self.cell.name, str(self.input_size), str(self.hidden_size)]
+        if self.num_layers != 1:
+            shown.append(f"num_layers={self.num_layers}")
+        for name, usual in (("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
+            if getattr(self, name) != usual:
+                shown.append(f"{name}={getattr(self, name)}")
+        return ", ".join(shown)
+
+
+def _cell(cell: str | Path | Cell, functions: Mapping[str, str] | None) -> Cell:
+    """The cell that a name, a path or a text means. Raises CellError and UserError."""
+    if isinstance(cell, str) and "=" in cell:
+        cell = Cell(cell)
+    found = cell if isinstance(cell, Cell) else load(cell)
+    return found.bind(functions) if functions else found
+
+
+def _constant(
+    cell: str, name: str, shape: tuple[int, ...], values: Mapping[str, Tensor | float]
+) -> Tensor:
+    """The value of a constant of the cell."""
+    if name not in values:
+        raise UserError(
+            f"the constant `{name}` of the cell `{cell}` has no value",
+            help=f"give it one of the shape {list(shape)}: consts={{'{name}': ...}}",
+        )
+    value = torch.as_tensor(values[name])
+    if value.dim() and tuple(value.shape) != shape:
+        raise UserError(f"the constant `{name}` has the shape {list(value.shape)}; it is {list(shape)}")
+    return value.expand(shape).clone()

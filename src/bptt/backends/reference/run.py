@@ -107,15 +107,12 @@ class _Run:
             if value is not None:
                 zero = self.x.zeros((*self.lead, self.total, _columns(n, self.sizes)), self.like)
                 self.series[name] = zero + value if value else zero
+        self.name_aliases()
         self.rows_function(c.before)
-        for name, n in plan.aliases:
-            if n.op == "ref" and self.known(n):
-                self.series[name] = self.rows(*n.attr)
+        self.name_aliases()
         if plan.loop:
             self.loop()
-        for name, n in plan.aliases:
-            if n.op == "ref" and name not in self.series:
-                self.series[name] = self.rows(*n.attr)
+            self.name_aliases()
         if plan.edge:
             args = [self.final(name) for name, _ in c.edge.printed.reads]
             lead = (*self.lead, self.time.batch)
@@ -126,9 +123,15 @@ class _Run:
             self.time_gemm(g)
         self.constants.update(self.without_time(c.finish, self.sums))
 
-    def known(self, n: Node) -> bool:
-        name = n.attr[0]
-        return name in self.series or name in self.constants
+    def name_aliases(self) -> None:
+        """Series that are another name for one there is."""
+        rolled = {r.name: r.value for r in (*self.plan.rolls, *self.plan.lagged)}
+        for name, n in self.plan.aliases:
+            if n.op == "ref" and name not in self.series:
+                of, lag = n.attr
+                of = rolled.get(of, of) if lag else of
+                if of in self.series or of in self.constants:
+                    self.series[name] = self.rows(*n.attr)
 
     def without_time(self, f: Function, more: dict[str, Array] | None = None) -> dict[str, Array]:
         names = {**self.constants, **(more or {})}
