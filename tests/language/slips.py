@@ -60,9 +60,7 @@ SLIPS: dict[str, str] = {
     # sizes
     "one matrix for both": "h[t] = tanh(W @ x[t] + W @ h[t-1])\n",
     "a state as wide as a label": _RNN + "loss:\nE[t] = sum((h[t] - y[t])**2)\n",
-    "size clash": "input x: X, y: Y\n"
-    + _RNN
-    + "loss:\nE[t] = sum((V @ x[t] - y[t])**2) + sum(V)*sum(x[t] - y[t])\n",
+    "size clash": _RNN + "loss:\nE[t] = dot(x[t], y[t])\n",
     "size clash in a product": "input x: X, u: K\nh[t] = tanh(W @ x[t] + W @ u[t] + U @ h[t-1])\n",
     "size clash of a state": "input x: X\nstate h: H\nh[t] = tanh(x[t] + U @ h[t-1])\n",
     "a matrix used as a vector": _RNN.replace("+ b", "+ W"),
@@ -80,7 +78,7 @@ SLIPS: dict[str, str] = {
     "no such part": _RNN + "g[t] = part(h[t], 0, 2)\n",
     "an exponent that is no number": _RNN.replace("+ b", "+ b**k"),
     "a loss that is a vector": _RNN + "loss:\nL[t] = (V @ h[t] - y[t])**2\n",
-    "inside a definition": "f(v, w) = v*w\ninput u: K\nh[t] = f(tanh(U @ h[t-1]), x[t]) + f(u[t], x[t])\n",
+    "inside a definition": "f(v, w) = dot(v, w)\ninput u: K\n" + _RNN + "E[t] = f(u[t], x[t])\n",
     "a size that is no size": "param W: (H, X/2)\n" + _RNN,
     "three sizes": "param W: (H, X, K)\n" + _RNN,
     "an input as a matrix": "input x: (X, X)\n" + _RNN,

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from slips import SLIPS
+from language.slips import SLIPS
 
 from bptt.errors import CellError
 from bptt.language.check import check

@@ -127,7 +127,7 @@ class _Adjoint:
             outputs=tuple(finished),
             emits=emits,
         )
-        program = lower(program)
+        program = lower(program, self.names)
         for s in p.states:
             self.seed_ports[Port(s.name, At.FINAL)] = Port(self.carry[s.name], At.START)
             results[Port(s.name, At.START)] = Port(self.carry[s.name], At.FINAL)
@@ -355,7 +355,7 @@ class _Tangent:
             outputs=tuple(self.tangents[n] for n in p.outputs if n in self.tangents),
             emits=emits,
         )
-        program = lower(program)
+        program = lower(program, self.names)
         dotted = {t: n for n, t in self.tangents.items()}
         results = {
             port if port.adjoint else Port(dotted[port.name], port.at): port

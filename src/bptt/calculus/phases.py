@@ -42,6 +42,7 @@ class Context:
     labels: Mapping[Node, str]
     rank: Mapping[str, int]
     names: frozenset[str]
+    states: Mapping[str, Node]  # what each state that is read one step back is computed by
     fresh: Callable[[str], str]
     panel: Callable[[list[list[Block]]], str]
 
@@ -94,13 +95,23 @@ class Region:
         stack = [(n, False) for n in reversed(roots)]
         while stack:
             n, done = stack.pop()
+            source = self.source(n)
             if done:
                 order.append(n)
+            elif source is not None:
+                stack.append((source, False))
             elif n not in seen and n not in self.outside and not is_leaf(n):
                 seen.add(n)
                 stack.append((n, True))
                 stack += [(a, False) for a in reversed(n.args)]
         return order
+
+    def source(self, n: Node) -> Node | None:
+        """What a state read one step back is computed by, where this region computes it first."""
+        if self.stepwise or n.op != "ref" or n.attr[1] != 1:
+            return None
+        found = self.context.states.get(n.attr[0])
+        return found if found in self.var else None
 
     # --- sums with products ---
 
@@ -167,7 +178,7 @@ class Region:
             pairs: dict[int, list[Pair]] = {}
             for t in terms:
                 pair = self.pair(t) or self.bias(t)
-                at = self.of(pair[1]) + 1 if pair[1] in self.level else 0
+                at = self.of(pair[1]) + (1 if pair[1] in self.level else 0)
                 pairs.setdefault(at, []).append(pair)
             for at in pairs:
                 pairs[at].sort(key=lambda p: (p[1] is ONE, self.rank(p[1])))
@@ -185,7 +196,8 @@ class Region:
         return self.context.rank.get(name, last), self.seen.setdefault(n, len(self.seen))
 
     def of(self, n: Node) -> int:
-        return self.level.get(n, 0)
+        source = self.source(n)
+        return self.level.get(n, 0) if source is None else self.level[source] + 1
 
     # --- names ---
 

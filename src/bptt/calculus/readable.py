@@ -1,7 +1,7 @@
 """The rewrites for people: a derived sweep as a careful person would write it down.
 
 Each pass takes a Program that `derive` made, or what the pass before made of it, and keeps its
-meaning. The first changes lines one by one, the others names: which deserve one, and which not.
+meaning. The first change lines one by one, the others names: which deserve one, and which not.
 The carries, which say what a state gets from the step after, are read as the papers write them,
 at `[t+1]`; their own lines stay, for the gradients by the initial states. In what comes out
 `x[t+1]` may stand for a given x: beyond the last step it is multiplied by an adjoint that is zero.
@@ -10,21 +10,33 @@ at `[t+1]`; their own lines stay, for the gradients by the initial states. In wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from bptt.calculus.derive import Derived
+from bptt.calculus.lines import (
+    carries,
+    one_back,
+    only_in_slices,
+    readers,
+    replaced,
+    results,
+    turned,
+    weight,
+    weights,
+    with_lines,
+    without,
+)
 from bptt.calculus.rewrites import Names, rebuild, substituted
 from bptt.calculus.rules import SIMPLER, Product, rewrite, signed_terms, sum_of
 from bptt.ir.dims import Dim, add_dims
 from bptt.ir.ops import OPS, node, number, ref
-from bptt.ir.ports import At
-from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, State, Value, refs, walk
+from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, refs, walk
 
-Part = tuple[str, tuple[tuple[Dim, Dim], ...]]  # of a parameter: (start, size) along each axis
 By = Literal["preactivations", "gates"]
-# A shared part of a line gets a name from this weight on: `sqrt(mean(v**2) + e)` does,
+Part = tuple[str, tuple[tuple[Dim, Dim], ...]]  # of a parameter: (start, size) along each axis
+
+# A part of several lines gets a name from this weight on: `sqrt(mean(v**2) + e)` does,
 # `1 - tanh(c)**2` does not.
 _WORTH_A_NAME = 6
 # A value this short is written out: `r*h` is.
@@ -36,10 +48,7 @@ _LONG = 40
 def readable(d: Derived, by: By = "preactivations") -> Program:
     """The sweep `d` for people: gradients `by` pre-activations (`dz_i`), or by gates (`d_i`)."""
     p = d.program
-    for rewritten in (through_values, simplified, unaliased, shortened, shared, explained):
-        p = rewritten(p, d)
-    p = by_gates(p, d) if by == "gates" else by_preactivations(p, d)
-    for rewritten in (carried, simplified, joined, sliced, sorted_terms, sorted_lines):
+    for rewritten in PASSES[by]:
         p = rewritten(p, d)
     return p
 
@@ -65,6 +74,14 @@ def activations(p: Program) -> list[Activation]:
     ]
 
 
+def line_of(p: Program, name: str) -> str | None:
+    """The author's name whose line `name` is a part of, by the line that both come from."""
+    if MACHINE not in name:
+        return name
+    origin = next((e.origin for e in p.equations if e.name == name), None)
+    return next((e.name for e in p.equations if e.origin == origin and MACHINE not in e.name), None)
+
+
 # --- passes -------------------------------------------------------------------------------------
 
 
@@ -75,21 +92,20 @@ def through_values(p: Program, d: Derived) -> Program:
         for e in d.of.steps()
         if e.rhs.op == "log_softmax"
     }
-    return _with(p, d, [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations])
+    return replaced(p, d, by)
 
 
 def simplified(p: Program, d: Derived) -> Program:
     """Every line by the rules of `SIMPLER`."""
-    return _with(p, d, [replace(e, rhs=rewrite(e.rhs, SIMPLER)) for e in p.equations])
+    return with_lines(p, d, [replace(e, rhs=rewrite(e.rhs, SIMPLER)) for e in p.equations])
 
 
 def unaliased(p: Program, d: Derived) -> Program:
     """A line that is just another name, or a number, is left out."""
-    kept = _kept(p, d)
-    for name in [e.name for e in p.steps() if e.name not in kept]:
-        rhs = p.equation(name).rhs
-        if number(rhs) is not None or (rhs.op == "ref" and rhs.attr[1] == 0):
-            p = _without(p, d, name)
+    for e in p.steps():
+        rhs = p.equation(e.name).rhs if e.name not in results(p, d) else None
+        if rhs and (number(rhs) is not None or (rhs.op == "ref" and rhs.attr[1] == 0)):
+            p = without(p, d, e.name)
     return p
 
 
@@ -99,25 +115,24 @@ def shortened(p: Program, d: Derived) -> Program:
     A line of the machine's own goes where it saves nothing; the gradient by a value of the
     author's only where something cancels, as in softmax under a logarithm.
     """
-    kept = _kept(p, d)
-    own = {v: a for a, v in d.names.items()}
-    named = {a.argument for a in activations(d.of)}
-    done = False
-    while not done:
-        done = True
-        for e in p.steps():
-            if e.name in kept or not _promising(p, e):
-                continue
-            shorter = _without(p, d, e.name)
-            before, after = _weight(p.equations), _weight(shorter.equations)
-            value = own.get(e.name, MACHINE)
-            machine = MACHINE in value and value not in named
-            longest = max(_weight([x]) for x in shorter.equations if x not in p.equations)
-            in_slices = e.rhs.op == "matmul" and _only_in_slices(p, e)
-            drop = machine and (after <= before or in_slices) and longest <= _LONG
-            if drop or after <= before - 2:
-                p, done = shorter, False
-                break
+    value = {a: v for v, a in d.names.items()}
+    own = {v for v in value.values() if MACHINE not in v} | {a.argument for a in activations(d.of)}
+    stays = results(p, d)
+    tried: set[tuple[str, Node]] = set()
+    while e := next(
+        (e for e in p.steps() if e.name not in stays and (e.name, e.rhs) not in tried), None
+    ):
+        tried.add((e.name, e.rhs))
+        if not _promising(p, e):
+            continue
+        shorter = without(p, d, e.name)
+        changed = [x for x in shorter.equations if x not in p.equations]
+        gone = [x for x in p.equations if x not in shorter.equations]
+        gain = weight(*gone) - weight(*changed)
+        in_slices = e.rhs.op == "matmul" and only_in_slices(p, e)
+        free = value.get(e.name) not in own and (gain >= 0 or in_slices)
+        if gain >= 2 or (free and all(weight(x) <= _LONG for x in changed)):
+            p, tried = shorter, set()
     return p
 
 
@@ -133,32 +148,28 @@ def shared(p: Program, d: Derived) -> Program:
         equations = [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations]
         place = p.equations.index(first)
         equations.insert(place, Equation(name, Kind.STEP, found, first.origin))
-        p = _with(p, d, equations)
+        p = with_lines(p, d, equations)
         lines[name] = line
         made.append(name)
     # a part that lost its weight to another part's name needs none itself
     for name in made:
-        if _weight([p.equation(name)]) < _WORTH_A_NAME:
-            p = _without(p, d, name)
+        if weight(p.equation(name)) < _WORTH_A_NAME:
+            p = without(p, d, name)
     return p
 
 
 def explained(p: Program, d: Derived) -> Program:
     """A value without a name in the forward lines is written out, if short or needed once."""
-    steps = {e.name: e for e in d.of.steps() if MACHINE in e.name}
-    turned = d.of.dir != p.dir
-    done = False
-    while not done:
-        done = True
-        for name in [v.name for v in p.values if v.name in steps]:
-            value = steps[name].rhs
-            here = {lag for found, lag in refs(*(e.rhs for e in p.equations)) if found == name}
-            short = _weights(value)[value] <= _SHORT or sum(_reads(p, name).values()) == 1
-            if here == {0} and short:
-                by = {ref(name, 0, value.dims): _turned(value, d.of) if turned else value}
-                equations = [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations]
-                p, done = _with(p, d, equations), False
-                break
+    steps = {e.name: e.rhs for e in d.of.steps() if MACHINE in e.name}
+
+    def short(name: str) -> bool:
+        read_now = all(lag == 0 for e in p.equations for n, lag in refs(e.rhs) if n == name)
+        once = sum(readers(p, name).values()) == 1
+        return read_now and (once or weights(steps[name])[steps[name]] <= _SHORT)
+
+    while name := next((v.name for v in p.values if v.name in steps and short(v.name)), None):
+        value = steps[name] if d.of.dir == p.dir else turned(steps[name])
+        p = replaced(p, d, {ref(name, 0, value.dims): value})
     return p
 
 
@@ -167,9 +178,9 @@ def by_preactivations(p: Program, d: Derived) -> Program:
     own_lines = {*d.of.outputs, *(s.name for s in d.of.states)}
     for a in activations(d.of):
         gate, argument = d.names.get(a.name, ""), d.names.get(a.argument, "")
-        if _reads(p, gate) == {argument: 1} and a.name not in own_lines:
-            shorter = _without(p, d, gate)
-            if _weights(rhs := shorter.equation(argument).rhs)[rhs] <= _LONG:
+        if a.name not in own_lines and readers(p, gate) == {argument: 1}:
+            shorter = without(p, d, gate)
+            if weight(shorter.equation(argument)) <= _LONG:
                 p = shorter
     return p
 
@@ -178,8 +189,8 @@ def by_gates(p: Program, d: Derived) -> Program:
     """Gradients by the gates themselves: d_i = d_c*g, and d_i*i*(1 - i) where a matrix needs it."""
     for a in activations(d.of):
         gate, argument = d.names.get(a.name, ""), d.names.get(a.argument, "")
-        if _reads(p, gate).get(argument) == 1 and argument not in _kept(p, d):
-            p = _without(p, d, argument)
+        if readers(p, gate).get(argument) == 1:
+            p = without(p, d, argument)
     return p
 
 
@@ -187,10 +198,9 @@ def carried(p: Program, d: Derived) -> Program:
     """What a state gets from the step after is written where it is read, at [t+1]."""
     for s in p.states:
         carry = p.equation(s.name)
-        ahead = _shifted(carry.rhs, p)
-        if ahead is not None:
-            by = {ref(s.name, 1, carry.rhs.dims): ahead}
-            p = _with(p, d, [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations])
+        behind = one_back(carry.rhs, p)
+        if behind is not None:
+            p = replaced(p, d, {ref(s.name, 1, behind.dims): behind})
     return p
 
 
@@ -204,7 +214,7 @@ def joined(p: Program, d: Derived) -> Program:
             place = p.equations.index(sums[0])
             equations = [e for e in p.equations if e not in sums and e is not once]
             equations.insert(place, replace(once, kind=Kind.SUM, rhs=rewrite(total, SIMPLER)))
-            p = _with(p, d, equations)
+            p = with_lines(p, d, equations)
     return p
 
 
@@ -212,181 +222,94 @@ def sliced(p: Program, d: Derived) -> Program:
     """The parts of a parameter that meet different values get names, as in w_o = [w_o_x; w_o_s]."""
     names, labels = Names(p), _labels(d.of)
     constants = {v.name for v in p.values if v.role is not Role.GIVEN}
-    parts = [
-        n
+    parts: dict[Node, Part] = {
+        n: (n.args[0].attr[0], n.attr)
         for n in walk(*(e.rhs for e in p.equations))
         if n.op == "block" and n.args[0].op == "ref" and n.args[0].attr[0] in constants
-    ]
-    order = list(labels)
-    parts.sort(key=lambda n: order.index(k) if (k := _part(n)) in labels else len(order))
-    found: dict[Node, Node] = {}
+    }
+    order = {part: k for k, part in enumerate(labels)}
+    by: dict[Node, Node] = {}
     lines: list[Equation] = []
-    for n in parts:
-        label = labels.get(_part(n), str(len(found) + 1))
-        name = names.fresh(f"{n.args[0].attr[0]}{MACHINE}{label}")
-        found[n] = ref(name, 0, n.dims)
+    for n, part in sorted(parts.items(), key=lambda item: order.get(item[1], len(order))):
+        name = names.fresh(f"{part[0]}{MACHINE}{labels.get(part, len(by) + 1)}")
+        by[n] = ref(name, 0, n.dims)
         lines.append(Equation(name, Kind.ONCE, n))
-    equations = [replace(e, rhs=substituted(e.rhs, found)) for e in p.equations]
-    return _with(p, d, [*lines, *equations])
+    return with_lines(p, d, [*lines, *replaced(p, d, by).equations])
 
 
 def sorted_terms(p: Program, d: Derived) -> Program:
-    """The terms of an adjoint in the papers' order: direct, its own step's, the next step's."""
-    places = {d.names[v]: k for v, k in _places(d).items() if v in d.names}
+    """The terms of an adjoint in the papers' order: direct, its own step's, the next step's.
+
+    Among the last, and among those with a parameter, the order of the forward lines.
+    """
+    places = {d.names[e.name]: k for k, e in enumerate(d.of.equations) if e.name in d.names}
     params = {v.name for v in p.values if v.role is not Role.GIVEN}
     params |= {e.name for e in p.equations if e.kind is Kind.ONCE}
     assigned = {e.name for e in p.steps()}
     direct = {port.name for port in d.seeds.values()}
+    forward_order = carries(d) | {e.name for e in p.equations if e.kind is Kind.SUM}
 
-    def place(term: tuple[int, Node], carry: bool) -> tuple[int, int]:
-        found = list(refs(term[1]))
+    def place(e: Equation, term: Node) -> tuple[int, int]:
+        found = list(refs(term))
         line = max((places.get(name, 0) for name, _ in found), default=0)
         if any(name in direct for name, _ in found):
             return 0, 0
-        if carry or any(name in assigned and lag for name, lag in found):
+        if e.name in forward_order or any(name in assigned and lag for name, lag in found):
             return 3, line
         return (2, line) if any(name in params for name, _ in found) else (1, 0)
 
     def tidy(e: Equation) -> Equation:
-        def change(n: Node, args: tuple[Node, ...]) -> Node | None:
-            if n not in tops or not any(name in assigned for name, _ in refs(n)):
-                return None
-            terms = signed_terms(node(n.op, *args, attr=n.attr))
-            return sum_of(sorted(terms, key=lambda term: place(term, e.name in finals)))
+        chains = [n for n in walk(e.rhs) if n.op in ("add", "sub")]
+        whole = set(chains) - {a for n in chains for a in n.args}
 
-        inner = {a for n in walk(e.rhs) if n.op in ("add", "sub") for a in n.args}
-        tops = {n for n in walk(e.rhs) if n.op in ("add", "sub")} - inner
+        def change(n: Node, args: tuple[Node, ...]) -> Node | None:
+            if n not in whole or not any(name in assigned for name, _ in refs(n)):
+                return None
+            terms = signed_terms(node(n.op, *args))
+            return sum_of(sorted(terms, key=lambda term: place(e, term[1])))
+
         return replace(e, rhs=rebuild(e.rhs, change))
 
-    finals = _finals(d)
-    return replace(p, equations=tuple(tidy(e) for e in p.equations))
+    return replace(p, equations=tuple(map(tidy, p.equations)))
 
 
 def sorted_lines(p: Program, d: Derived) -> Program:
     """The adjoints of states first, then the others in the order of the forward lines."""
-    value = {a: v for v, a in d.names.items()}
-    places, states = _places(d), {s.name for s in d.of.states}
-    last = {e.name for e in p.emits} | _finals(d)
-    steps = {e.name: e for e in p.steps() if e.name not in last}
-    waiting = {n: {m for m, lag in refs(e.rhs) if m in steps and not lag} for n, e in steps.items()}
-    helpers = [name for name in steps if name not in value]
-    lines: list[Equation] = []
-
-    def needs(name: str) -> set[str]:
-        """The adjoints that must stand before a line, directly or through helpers."""
-        return {
-            m for n in waiting[name] for m in ({n} if n in value else needs(n))
-        }
+    places = {e.name: k for k, e in enumerate(d.of.equations)}
+    states = {s.name for s in d.of.states}
+    steps = {e.name: e for e in p.steps() if e.name not in results(p, d)}
+    value = {a: v for v, a in d.names.items() if a in steps}
+    reads = {n: {m for m, lag in refs(e.rhs) if m in steps and not lag} for n, e in steps.items()}
+    lines: dict[str, Equation] = {}
 
     def place(name: str) -> None:
-        for helper in (h for h in helpers if h in waiting[name]):
-            place(helper)
-        if steps[name] not in lines:
-            lines.append(steps[name])
+        """Put a line, and before it the parts with names of their own that it reads."""
+        for part in steps:
+            if part in reads[name] and part not in value:
+                place(part)
+        lines.setdefault(name, steps[name])
 
-    left = [name for name in steps if name in value]
-    while left:
-        ready = [n for n in left if not needs(n) & set(left)]
-        nxt = min(ready, key=lambda n: (value[n] not in states, places.get(value[n], 0)))
-        place(nxt)
-        left.remove(nxt)
-    for name in helpers:
+    def waits(name: str) -> bool:
+        return any(m not in lines and (m in value or waits(m)) for m in reads[name])
+
+    while ready := [n for n in value if n not in lines and not waits(n)]:
+        place(min(ready, key=lambda n: (value[n] not in states, places[value[n]])))
+    for name in steps:
         place(name)
     before = [e for e in p.equations if e.kind is Kind.ONCE and e.name not in p.late()]
     after = [e for e in p.equations if e not in before and e.name not in steps]
-    return replace(p, equations=(*before, *lines, *after))
+    return replace(p, equations=(*before, *lines.values(), *after))
+
+
+_NAMES = (through_values, simplified, unaliased, shortened, shared, explained)
+_FORM = (carried, simplified, joined, sliced, sorted_terms, sorted_lines)
+PASSES = {
+    "preactivations": (*_NAMES, by_preactivations, *_FORM),
+    "gates": (*_NAMES, by_gates, *_FORM),
+}
 
 
 # --- what the passes ask ------------------------------------------------------------------------
-
-
-def line_of(p: Program, name: str) -> str | None:
-    """The author's name whose line `name` is a part of, by the line that both come from."""
-    if MACHINE not in name:
-        return name or None
-    origin = next((e.origin for e in p.equations if e.name == name), None)
-    return next((e.name for e in p.equations if e.origin == origin and MACHINE not in e.name), None)
-
-
-def _finals(d: Derived) -> set[str]:
-    """The lines whose last value is a result: the carries."""
-    return {port.name for port in d.results.values() if port.at is At.FINAL}
-
-
-def _kept(p: Program, d: Derived) -> set[str]:
-    """The lines that are results."""
-    return {*p.outputs, *(e.name for e in p.emits), *_finals(d)}
-
-
-def _with(p: Program, d: Derived, equations: Iterable[Equation]) -> Program:
-    """`p` with these lines, without the dead ones; states and values are what they read."""
-    by_name = {e.name: e for e in equations}
-    need: set[str] = set()
-    stack = [*(n for n in _kept(p, d) if n in by_name)]
-    while stack:
-        name = stack.pop()
-        if name in by_name and name not in need:
-            need.add(name)
-            stack += [found for found, _ in refs(by_name[name].rhs)]
-    kept = tuple(e for e in by_name.values() if e.name in need)
-    read = {r for e in kept for r in refs(e.rhs)}
-    ahead = [e.name for e in kept if e.kind is Kind.STEP and (e.name, 1) in read]
-    finals = [s.name for s in p.states if s.name in _finals(d) and s.name in need]
-    names = {name for name, _ in read} | {e.value for e in p.emits}
-    return replace(
-        p,
-        values=tuple(v for v in _known(d) if v.name in names),
-        equations=kept,
-        states=tuple(State(name) for name in dict.fromkeys((*finals, *ahead))),
-    )
-
-
-def _known(d: Derived) -> list[Value]:
-    """All that a sweep derived from `d.of` may read."""
-    assigned = [
-        Value(e.name, e.rhs.dims, Role.GIVEN if e.kind is Kind.STEP else Role.PARAM)
-        for e in d.of.equations
-    ]
-    known = {v.name: v for v in (*d.of.values, *assigned, *d.program.values)}
-    return list(known.values())
-
-
-def _turned(root: Node, p: Program) -> Node:
-    """An expression of `p`, as a sweep that runs the other way reads it."""
-
-    def change(n: Node, args: tuple[Node, ...]) -> Node | None:
-        return ref(n.attr[0], -n.attr[1], n.dims) if n.op == "ref" else None
-
-    return rebuild(root, change)
-
-
-def _without(p: Program, d: Derived, name: str) -> Program:
-    """`p` with one line written out where it is read."""
-    gone = p.equation(name)
-    by = {ref(name, 0, gone.rhs.dims): gone.rhs}
-    equations: list[Equation] = []
-    for e in p.equations:
-        if e is not gone:
-            rhs = substituted(e.rhs, by)
-            equations.append(e if rhs is e.rhs else replace(e, rhs=rewrite(rhs, SIMPLER)))
-    return _with(p, d, equations)
-
-
-def _edges(p: Program) -> Counter[Node]:
-    """How often each node is an argument or a right-hand side."""
-    roots = [e.rhs for e in p.equations]
-    return Counter([*roots, *(a for n in walk(*roots) for a in n.args)])
-
-
-def _reads(p: Program, name: str) -> dict[str, int]:
-    """Which lines read `name` at their own step, and how often each."""
-    found: dict[str, int] = {}
-    for e in p.equations:
-        times = Counter(a for n in walk(e.rhs) for a in n.args)
-        times[e.rhs] += 1
-        if count := sum(k for n, k in times.items() if n.op == "ref" and n.attr[0] == name):
-            found[e.name] = count
-    return found
 
 
 def _promising(p: Program, e: Equation) -> bool:
@@ -394,65 +317,33 @@ def _promising(p: Program, e: Equation) -> bool:
     product = Product(e.rhs)
     if product.top != 1 or product.bottom != 1 or any(k < 0 for k in product.powers.values()):
         return True
-    return _only_in_slices(p, e) or sum(_reads(p, e.name).values()) == 1
-
-
-def _only_in_slices(p: Program, e: Equation) -> bool:
-    """Whether the value of a line is only ever read in slices."""
-    me = ref(e.name, 0, e.rhs.dims)
-    readers = [n for n in walk(*(x.rhs for x in p.equations)) if me in n.args]
-    return all(n.op == "block" for n in readers)
-
-
-def _weights(root: Node) -> dict[Node, int]:
-    """How many words each node below `root` is written with."""
-    found: dict[Node, int] = {}
-    for n in walk(root):
-        found[n] = (n.op != "fill") + sum(found[a] for a in n.args)
-    return found
-
-
-def _weight(equations: Iterable[Equation]) -> int:
-    return sum(_weights(e.rhs)[e.rhs] for e in equations)
+    return only_in_slices(p, e) or sum(readers(p, e.name).values()) == 1
 
 
 def _most_shared(p: Program) -> Node | None:
     """The heaviest expression of the loop that stands in more than one place."""
     series = {e.name for e in p.steps()} | {v.name for v in p.named(Role.GIVEN)}
-    edges = _edges(p)
-    weights = {n: w for e in p.equations for n, w in _weights(e.rhs).items()}
+    roots = [e.rhs for e in p.equations if e.kind is not Kind.ONCE]
+    uses = Counter([*roots, *(a for n in walk(*roots) for a in n.args)])
+    heavy = {n: w for root in roots for n, w in weights(root).items() if w >= _WORTH_A_NAME}
     found = [
         n
-        for n in walk(*(e.rhs for e in p.equations if e.kind is not Kind.ONCE))
-        if edges[n] > 1
-        and weights[n] >= _WORTH_A_NAME
+        for n in walk(*roots)
+        if n in heavy
+        and uses[n] > 1
         and len(n.dims) < 2
         and n.op != "fill"
         and any(name in series for name, _ in refs(n))
     ]
-    return max(found, key=weights.__getitem__, default=None)
-
-
-def _shifted(root: Node, p: Program) -> Node | None:
-    """`root` one step back in the running order, or None where a Program could not read it."""
-    steps = {e.name for e in p.steps()}
-    series = {v.name for v in p.named(Role.GIVEN) if not v.per_sequence}
-    if any(lag > 0 for name, lag in refs(root) if name in steps | series):
-        return None
-
-    def change(n: Node, args: tuple[Node, ...]) -> Node | None:
-        if n.op == "ref" and n.attr[0] in steps | series:
-            return ref(n.attr[0], n.attr[1] + 1, n.dims)
-        return None
-
-    return rebuild(root, change)
+    return max(found, key=heavy.__getitem__, default=None)
 
 
 def _summed(p: Program, reader: str, sign: int, term: Node) -> Equation | None:
     """The sum over time that a term of a once is, if nothing else reads it."""
     e = next((e for e in p.equations if term.op == "ref" and e.name == term.attr[0]), None)
-    alone = e is not None and e.kind is Kind.SUM and _reads(p, e.name) == {reader: 1}
-    return e if alone and sign > 0 else None
+    if e is None or e.kind is not Kind.SUM or sign < 0:
+        return None
+    return e if readers(p, e.name) == {reader: 1} else None
 
 
 def _joined(parts: list[Node]) -> Node | None:
@@ -461,36 +352,29 @@ def _joined(parts: list[Node]) -> Node | None:
         return parts[0]
     if any(n.op != "outer" for n in parts):
         return None
-    for k in (1, 0):
-        if len({n.args[k] for n in parts}) == 1:
-            other = sum_of([(1, n.args[1 - k]) for n in parts])
-            return node("outer", *((other, parts[0].args[1]) if k else (parts[0].args[0], other)))
+    left, right = ([n.args[k] for n in parts] for k in (0, 1))
+    if len(set(right)) == 1:
+        return node("outer", sum_of([(1, a) for a in left]), right[0])
+    if len(set(left)) == 1:
+        return node("outer", left[0], sum_of([(1, b) for b in right]))
     return None
-
-
-def _part(n: Node) -> Part:
-    return n.args[0].attr[0], n.attr
 
 
 def _labels(p: Program) -> dict[Part, str]:
     """What each part of a parameter meets: the names along the concatenation it multiplies."""
     found: dict[Part, str] = {}
     for n in walk(*(e.rhs for e in p.equations)):
-        pair = [a.args[0] if a.op == "T" else a for a in n.args]
-        if n.op not in ("matmul", "mul") or pair[-1].op != "concat" or pair[0].op != "ref":
+        if n.op not in ("matmul", "mul") or n.args[1].op != "concat":
             continue
-        matrix, start = n.args[0], 0
-        for part in pair[1].args:
+        matrix = n.args[0].args[0] if n.args[0].op == "T" else n.args[0]
+        axis = 1 if n.op == "matmul" and n.args[0].op != "T" else 0
+        start: Dim = 0
+        for part in n.args[1].args:
             width: Dim = part.dims[0] if part.dims else 1
-            span = (start, width)
-            whole = [(0, size) for size in pair[0].dims]
-            whole[0 if matrix.op == "T" or len(matrix.dims) == 1 else 1] = span
+            spans: list[tuple[Dim, Dim]] = [(0, size) for size in matrix.dims]
+            spans[axis] = (start, width)
             label = part.attr[0] if part.op == "ref" else format(number(part) or 0, "g")
-            found.setdefault((pair[0].attr[0], tuple(whole)), label.replace(MACHINE, "_"))
+            if matrix.op == "ref":
+                found.setdefault((matrix.attr[0], tuple(spans)), label.replace(MACHINE, "_"))
             start = add_dims(start, width)
     return found
-
-
-def _places(d: Derived) -> dict[str, int]:
-    """Where each forward line stands."""
-    return {e.name: k for k, e in enumerate(d.of.equations)}

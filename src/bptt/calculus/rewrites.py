@@ -61,14 +61,14 @@ class Names:
         return found
 
 
-def lower(p: Program) -> Program:
-    """Give every contraction and every operand of one a name.
+def lower(p: Program, names: Names | None = None) -> Program:
+    """Give every contraction and every operand of one a name, out of `names` (default: p's own).
 
     Then no derivative computes a contraction again, and what a matrix product reads is a
     series. A pre-activation is named after the line it stands in: `z$i`. The sum of a matrix
     becomes a once: at each step its adjoint would be a matrix.
     """
-    names = Names(p)
+    names = names or Names(p)
     named: dict[Node, Node] = {}
     equations: list[Equation] = []
     for e in p.equations:

@@ -251,7 +251,9 @@ def common_factors(n: Node) -> Node | None:
 
 
 def fills_outside(n: Node) -> Node | None:
-    """What is a number repeated at every argument is computed as a number."""
+    """What repeats a number at every argument is computed as a number, and its sign outside."""
+    if n.op == "fill" and n.args[0].op == "neg":
+        return neg(fill(n.args[0].args[0], n.dims))
     if n.op == "fill" or not OPS[n.op].elementwise or not n.dims:
         return None
     if n.args and all(a.op == "fill" for a in n.args):

@@ -98,8 +98,9 @@ class _Scheduler:
 
     def plan(self) -> Plan:
         f = self.f
+        states = {s: f.steps[s] for s in f.starts}
         names = frozenset(e.name for e in self.p.equations)
-        context = Context(self.constants, f.labels, f.rank, names, f.names.fresh, self.panel)
+        context = Context(self.constants, f.labels, f.rank, names, states, f.names.fresh, self.panel)
         here: dict[str, dict[Node, str]] = {"before": {}, "loop": {}, "after": {}}
         for n, name in self.series.items():
             region = "loop" if n in self.loop else "after" if n in self.later else "before"

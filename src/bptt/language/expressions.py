@@ -253,6 +253,8 @@ class Cursor:
     def refuse_neighbour(self, inside: bool) -> None:
         """What follows a value and is no operator, where that is a mistake known by name."""
         token = self.peek()
+        if token.text == "per" and self.peek(1).text == "sequence":
+            return
         if token.kind in ("name", "number") or token.text == "(":
             raise CellError(
                 f"two values side by side, with no operator before `{said(token.span)}`",

@@ -157,7 +157,8 @@ class Report:
         k = 0 if len(term.args[0].shape.dims or ()) == 2 else 1
         matrix, vector = term.parts[k], term.parts[1 - k]
         what = f"`{_SIGNS.get(term.op, term.op)}` joins a matrix and a vector"
-        help = f"a product with a matrix is written `{_bracketed(matrix)} @ {_bracketed(vector)}`"
+        factor = _bracketed(vector) if term.op == "mul" else "v"
+        help = f"a product with a matrix is written `{_bracketed(matrix)} @ {factor}`"
         return CellError(what, term.expr.span, help=help, notes=self.notes(term))
 
     def gated(self, term: Term, vector: str, matrix: str, right: str) -> CellError:

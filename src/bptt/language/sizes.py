@@ -202,7 +202,7 @@ class Sizes:
         elif a.shape.dims and b.shape.dims:
             if len(a.shape.dims) != len(b.shape.dims):
                 raise Refused("beside")
-            self.set(b.shape, a.shape.dims)
+            self.set(a.shape, b.shape.dims)
             self.set(out, a.shape.dims)
             self.done.add(term)
         else:

@@ -1,1 +1,7 @@
 """Cells as `torch.nn` modules, and `run`, the one entry through which torch sees a Program."""
+
+from bptt.nn.lstm import LSTM
+from bptt.nn.recurrent import Recurrent
+from bptt.nn.run import run
+
+__all__ = ["LSTM", "Recurrent", "run"]

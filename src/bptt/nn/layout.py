@@ -28,7 +28,7 @@ class Layout:
     backward: str  # and of the one that begins at the last
     reads: tuple[str, ...]  # in this order: "" is the input, a name a constant
     input: Dim
-    outputs: tuple[Dim, ...]
+    outputs: tuple[tuple[str, Dim], ...]
     states: tuple[tuple[str, Dim], ...]
     starts: tuple[float | str, ...]  # of the states: a number, or the name of a constant
     params: tuple[tuple[str, Dims], ...]
@@ -67,7 +67,7 @@ class Layout:
         return known
 
     def _names(self) -> list[str]:
-        dims = [*(d for _, d in self.states), *self.outputs, self.input]
+        dims = [*(d for _, d in (*self.states, *self.outputs)), self.input]
         dims += [d for _, shape in (*self.params, *self.consts) for d in shape]
         return [name for name in dict.fromkeys(n for d in dims for n in terms(d)) if name]
 
@@ -77,7 +77,7 @@ class Layout:
 
     def output_width(self, sizes: Mapping[str, int]) -> int:
         """The width of all outputs together."""
-        return sum(size_of(d, sizes) for d in self.outputs)
+        return sum(size_of(d, sizes) for _, d in self.outputs)
 
 
 def layout_of(program: Program, cell: str) -> Layout:
@@ -111,7 +111,7 @@ def layout_of(program: Program, cell: str) -> Layout:
             if port.at is not At.START
         ),
         input=_width(series[0].dims),
-        outputs=tuple(_width(p.dims(name)) for name in p.outputs),
+        outputs=tuple((name, _width(p.dims(name))) for name in p.outputs),
         states=tuple((s.name, _width(p.dims(s.name))) for s in p.states),
         starts=tuple(_start(s.start) for s in p.states),
         params=tuple((v.name, v.dims) for v in values if v.role is Role.PARAM),
@@ -139,7 +139,47 @@ def _starting(p: Program) -> set[str]:
     return {s for s in (_start(state.start) for state in p.states) if isinstance(s, str)}
 
 
-Weight = Callable[[str], Tensor]  # a constant of the cell, by its name there
+Weight = Callable[[str], Tensor]
+"""Gives a constant of the cell by its name there, as [1, *dims], for one layer and direction."""
+
+
+def tails_of(layers: int, bidirectional: bool) -> list[list[str]]:
+    """What stands behind the names of the parameters of each layer and direction, as in nn.LSTM."""
+    return [
+        [f"_l{k}", f"_l{k}_reverse"] if bidirectional else [f"_l{k}"] for k in range(layers)
+    ]
+
+
+def starting(
+    layout: Layout, weights: Sequence[Weight], widths: Sequence[int], batch: int, like: Tensor
+) -> list[Tensor]:
+    """The states as the cell declares them before the first step: each [L*D, batch, w].
+
+    `weights`: of all layers and directions, one after the other.
+    """
+    found: list[Tensor] = []
+    for start, width in zip(layout.starts, widths, strict=True):
+        if isinstance(start, str):
+            rows = [weight(start).reshape(1, -1).expand(batch, width) for weight in weights]
+            found.append(torch.stack(rows))
+        else:
+            found.append(like.new_full((len(weights), batch, width), start))
+    return found
+
+
+def constant(
+    layout: Layout, name: str, shape: tuple[int, ...], values: Mapping[str, Tensor | float]
+) -> Tensor:
+    """The value of a constant that is not trained. Raises UserError where there is none."""
+    if name not in values:
+        raise UserError(
+            f"the constant `{name}` of the cell `{layout.cell}` has no value",
+            help=f"give it one of the shape {list(shape)}: consts={{'{name}': ...}}",
+        )
+    value = torch.as_tensor(values[name], dtype=torch.get_default_dtype())
+    if value.dim() and tuple(value.shape) != shape:
+        raise UserError(f"the constant `{name}` is {list(value.shape)}; it must be {list(shape)}")
+    return value.expand(shape).clone()
 
 
 def run_layers(
@@ -161,7 +201,7 @@ def run_layers(
     for k, directions in enumerate(weights):
         found: list[Tensor] = []
         for weight, text in zip(directions, (layout.forward, layout.backward), strict=False):
-            tensors = [weight(name)[None] if name else x for name in layout.reads]
+            tensors = [weight(name) if name else x for name in layout.reads]
             tensors += [start[row : row + 1] for start in starts]
             results = run(text, tensors, batch_sizes)
             found += results[: len(layout.outputs)]

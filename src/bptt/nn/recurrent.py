@@ -15,7 +15,7 @@ from bptt.cell import Cell, load
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
 from bptt.nn.batches import Batch, Precision
-from bptt.nn.layout import Weight, layout_of, run_layers
+from bptt.nn.layout import Weight, constant, layout_of, run_layers, starting, tails_of
 
 States = tuple[Tensor, ...]
 Given = Sequence[Tensor] | Tensor | None
@@ -59,13 +59,11 @@ class Recurrent(nn.Module):
             raise UserError(f"num_layers must be at least 1, not {num_layers}")
         if not 0.0 <= dropout <= 1.0:
             raise UserError(f"dropout is a probability, from 0 to 1, not {dropout}")
-        self.cell = _cell(cell, functions)
+        self.cell = cell_of(cell, functions)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         self._layout = layout_of(self.cell.lowered, self.cell.name)
-        self._tails = [
-            [f"_l{k}", f"_l{k}_reverse"] if bidirectional else [f"_l{k}"] for k in range(num_layers)
-        ]
+        self._tails = tails_of(num_layers, bidirectional)
         known = self._layout.sizes(input_size, hidden_size, sizes or {})
         self.state_names = tuple(name for name, _ in self._layout.states)
         self.state_sizes = self._layout.widths(known)
@@ -79,9 +77,8 @@ class Recurrent(nn.Module):
                     empty = torch.empty(shape_of(dims, known), device=device, dtype=dtype)
                     self.register_parameter(name + tail, nn.Parameter(empty))
                 for name, dims in self._layout.consts:
-                    shape = shape_of(dims, known)
-                    value = _constant(self.cell.name, name, shape, values)
-                    self.register_buffer(name + tail, value.to(device, dtype or torch.get_default_dtype()))
+                    value = constant(self._layout, name, shape_of(dims, known), values)
+                    self.register_buffer(name + tail, value.to(device, dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -102,15 +99,8 @@ class Recurrent(nn.Module):
     def initial_states(self, batch: int) -> States:
         """The states before the first step, as the cell declares them: each [L*D, batch, w]."""
         like = next(iter((*self.parameters(), *self.buffers())), torch.empty(0))
-        tails = [tail for tails in self._tails for tail in tails]
-        found: list[Tensor] = []
-        for width, start in zip(self.state_sizes, self._layout.starts, strict=True):
-            if isinstance(start, str):
-                rows = [self._weight(start + tail).expand(batch, width) for tail in tails]
-                found.append(torch.stack(rows))
-            else:
-                found.append(like.new_full((len(tails), batch, width), start))
-        return tuple(found)
+        weights = [weight for layer in self._weights() for weight in layer]
+        return tuple(starting(self._layout, weights, self.state_sizes, batch, like))
 
     @overload
     def forward(self, input: Tensor, states: Given = None) -> tuple[Tensor, States]: ...
@@ -132,10 +122,9 @@ class Recurrent(nn.Module):
         for tensor, what in ((x, "input"), *((s, "state") for s in starts)):
             if weight is not None and tensor.dtype is not weight.dtype:
                 raise UserError(f"the {what} is {tensor.dtype}, and the parameters are {weight.dtype}")
-        weights = [[self._weights(tail) for tail in tails] for tails in self._tails]
         dropout = self.dropout if self.training else 0.0
         output, finals = run_layers(
-            self._layout, x, starts, weights, batch.batch_sizes, dropout
+            self._layout, x, starts, self._weights(), batch.batch_sizes, dropout
         )
         if precision is not None:
             output = output.to(precision.output)
@@ -156,13 +145,14 @@ class Recurrent(nn.Module):
                 raise UserError(f"the state {name} has the shape {list(state.shape)}; it is {shape}")
         return batch.starts(given)
 
-    def _weight(self, name: str) -> Tensor:
-        return cast(Tensor, getattr(self, name))
+    def _weights(self) -> list[list[Weight]]:
+        """What gives the constants of each layer and direction. They are read by attribute in
+        every call, so that parametrizations and `functional_call` work."""
 
-    def _weights(self, tail: str) -> Weight:
-        """The constants of one layer and direction. Read at each call, so that parametrizations
-        and `functional_call` work."""
-        return lambda name: self._weight(name + tail)
+        def of(tail: str) -> Weight:
+            return lambda name: cast(Tensor, getattr(self, name + tail))[None]
+
+        return [[of(tail) for tail in tails] for tails in self._tails]
 
     def extra_repr(self) -> str:
         shown = [self.cell.name, str(self.input_size), str(self.hidden_size)]
@@ -174,24 +164,9 @@ class Recurrent(nn.Module):
         return ", ".join(shown)
 
 
-def _cell(cell: str | Path | Cell, functions: Mapping[str, str] | None) -> Cell:
+def cell_of(cell: str | Path | Cell, functions: Mapping[str, str] | None) -> Cell:
     """The cell that a name, a path or a text means. Raises CellError and UserError."""
     if isinstance(cell, str) and "=" in cell:
         cell = Cell(cell)
     found = cell if isinstance(cell, Cell) else load(cell)
     return found.bind(functions) if functions else found
-
-
-def _constant(
-    cell: str, name: str, shape: tuple[int, ...], values: Mapping[str, Tensor | float]
-) -> Tensor:
-    """The value of a constant of the cell."""
-    if name not in values:
-        raise UserError(
-            f"the constant `{name}` of the cell `{cell}` has no value",
-            help=f"give it one of the shape {list(shape)}: consts={{'{name}': ...}}",
-        )
-    value = torch.as_tensor(values[name])
-    if value.dim() and tuple(value.shape) != shape:
-        raise UserError(f"the constant `{name}` has the shape {list(value.shape)}; it is {list(shape)}")
-    return value.expand(shape).clone()

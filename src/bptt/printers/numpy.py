@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from bptt.ir.dims import Dim, Dims, terms
 from bptt.ir.ops import number, ref
 from bptt.ir.plan import Gemm, Phase, Plan
-from bptt.ir.program import Equation, Node, Role, walk
+from bptt.ir.program import Equation, Node, Role, refs, walk
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 FUNCTIONS = {
@@ -45,9 +45,43 @@ class PrintError(NotImplementedError):
     """An op has no spelling in this language."""
 
 
-def print_rows(plan: Plan, phases: tuple[Phase, ...], name: str, sizes: list[str]) -> Printed:
-    """A function that runs `phases` on all rows at once and returns the series they compute."""
-    return _Printer(plan, sizes, stacks=name != "edge").rows(phases, name)
+def print_rows(
+    plan: Plan, phases: tuple[Phase, ...], name: str, sizes: list[str]
+) -> list[Printed]:
+    """Functions that run `phases` on all rows at once and return the series they compute.
+
+    One function ends where the next phase reads a series of its own one step back.
+    """
+    values = {r.name: r.value for r in (*plan.rolls, *plan.lagged)}
+    groups: list[list[Phase]] = []
+    made: set[str] = set()
+    for phase in phases:
+        back = {values.get(n, n) for n, lag in phase_reads(phase) if lag}
+        if not groups or back & made:
+            groups.append([])
+            made = set()
+        groups[-1].append(phase)
+        made |= phase_names(phase)
+    printed: list[Printed] = []
+    for k, group in enumerate(groups):
+        later = {n for g in groups[k + 1 :] for phase in g for n, _ in phase_reads(phase)}
+        printer = _Printer(plan, sizes, stacks=name != "edge")
+        printed.append(printer.rows(tuple(group), name, later))
+    return printed
+
+
+def phase_reads(phase: Phase) -> set[Key]:
+    """The names that a phase reads, with their lags."""
+    nodes = [e.rhs for e in phase.body] + [r.of for r in phase.reduces]
+    nodes += [a.of for a in phase.accums] + [o for g in phase.gemms for o in g.operands]
+    nodes += [p for g in phase.gemms for p in g.plus if p is not None]
+    return set(refs(*nodes))
+
+
+def phase_names(phase: Phase) -> set[str]:
+    """The names that a phase computes."""
+    made = {e.name for e in phase.body} | {r.out for r in phase.reduces}
+    return made | {out for g in phase.gemms for out in g.outs}
 
 
 def print_step(plan: Plan, sizes: list[str], slots: list[str]) -> Printed:
@@ -95,10 +129,11 @@ class _Printer:
 
     # --- functions ---
 
-    def rows(self, phases: tuple[Phase, ...], name: str) -> Printed:
+    def rows(self, phases: tuple[Phase, ...], name: str, later: set[str]) -> Printed:
         for phase in phases:
             self.phase(phase)
-        returns = [n for n in self.local if n in self.dims or n.startswith(("final$", "sum "))]
+        wanted = {*self.dims, *later}
+        returns = [n for n in self.local if n in wanted or n.startswith(("final$", "sum "))]
         self.lines.append(f"return ({''.join(self.local[n] + ', ' for n in returns)})")
         source = self.function(f"{name}(X, N, C, S, lead)", [])
         return Printed(

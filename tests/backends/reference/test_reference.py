@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,56 @@ from tolerances import BACKEND
 
 from bptt import cells
 from bptt.backends.reference import execute
+from bptt.calculus.derive import adjoint, jvp
+from bptt.calculus.rewrites import layer, lower
 from bptt.errors import UserError
 from bptt.ir.ports import At, inputs, outputs
 from bptt.ir.program import Program
+from bptt.language.check import check
 
 KINDS = ("numpy", "torch")
+
+# Shapes of cell that the library's own do not have.
+ODD = {
+    "an input of the step before": """
+        z[t] = tanh(W1 @ x[t-1] + W2 @ x[t])
+        h[t] = h[t-1]*0.5 + z[t]""",
+    "signs before matrices": "h[t] = tanh(-W @ x[t] - U @ h[t-1] + 0.5*b)",
+    "two outputs, kinks": """
+        h[t] = tanh(W @ x[t] + U @ h[t-1])
+        k[t] = relu(h[t-1]) - max(k[t-1], h[t])
+        output h, k""",
+    "a delay line": """
+        a[t] = tanh(W @ x[t] + U @ a[t-1])
+        b[t] = a[t-1]
+        h[t] = b[t-1]*a[t] + h[t-1]/2""",
+    "softmax in the loop": """
+        input y: H
+        h[t] = softmax(W @ x[t] + U @ h[t-1])*y[t] + log_softmax(h[t-1])""",
+    "a constant of matrices": """
+        A = W - W.T
+        z[t] = sigmoid(A @ h[t-1] + V @ x[t])
+        h[t] = h[t-1] + 0.1*z[t]*tanh(A @ h[t-1])""",
+    "concatenated operands": """
+        z[t] = sigmoid(W @ concat(h[t-1], x[t]))
+        h[t] = tanh(V @ concat(z[t]*h[t-1], x[t], 1)) + part(z[t], 1, 1)""",
+    "no recurrence to speak of": """
+        h[t] = tanh(W @ x[t] + b) + 0*h[t-1]""",
+}
+
+
+def odd(name: str, order: str) -> Program:
+    """A sweep of one of the odd cells."""
+    p = lower(layer(check(textwrap.dedent(ODD[name]).strip()).program))
+    match order:
+        case "forward":
+            return p
+        case "backward":
+            return adjoint(p).program
+        case "second":
+            return adjoint(adjoint(p).program).program
+        case _:
+            return jvp(p).program
 
 
 def run(p: Program, shape: Shape, given: dict[Any, Any], kind: str, dtype: str = "float64") -> Any:
@@ -60,6 +106,20 @@ def test_backend_is_the_oracle(cell: str, order: str, kind: str, rng: np.random.
                 assert_close(f"{cell} {order} {shape} {port.name}", a, want[port], BACKEND["float64"])
             else:  # no sequence at all: nothing to sum
                 assert np.all(a == 0), f"{cell} {order} {shape} {port.name} of no sequences"
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", SWEEPS[:4])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_cells(name: str, order: str, kind: str, rng: np.random.Generator) -> None:
+    p = odd(name, order)
+    for shape in GRID:
+        given = draw(p, shape, rng)
+        want = expected(p, shape, given)
+        for port, a in zip(outputs(p), run(p, shape, given, kind), strict=True):
+            if port in want:
+                assert_close(f"{name} {order} {shape} {port}", a, want[port], BACKEND["float64"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,7 +16,14 @@ from bptt.ir.ops import number
 from bptt.ir.plan import Plan
 from bptt.ir.ports import Port, inputs, outputs
 from bptt.ir.program import Program, refs
-from bptt.printers.numpy import Printed, print_once, print_rows, print_step
+from bptt.printers.numpy import (
+    Printed,
+    phase_names,
+    phase_reads,
+    print_once,
+    print_rows,
+    print_step,
+)
 
 
 @dataclass(frozen=True)
@@ -36,16 +43,17 @@ class Code:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     once: Function
-    before: Function
+    before: list[Function]
     loop: Function
-    edge: Function
-    after: Function
+    edge: list[Function]
+    after: list[Function]
     finish: Function
     slots: list[str]
 
     def source(self) -> str:
         """Everything that was generated, to read."""
-        functions = (self.once, self.before, self.loop, self.edge, self.after, self.finish)
+        rows = (*self.before, self.loop, *self.edge, *self.after)
+        functions = (self.once, *rows, self.finish)
         return "\n".join(f.printed.source for f in functions)
 
 
@@ -63,10 +71,10 @@ def code(p: Program) -> Code:
         inputs(p),
         outputs(p),
         _compiled(print_once(plan.once, "once", sizes), "once"),
-        _compiled(print_rows(plan, plan.before, "before", sizes), "before"),
+        [_compiled(f, "before") for f in print_rows(plan, plan.before, "before", sizes)],
         _compiled(print_step(plan, sizes, slots), "loop"),
-        _compiled(print_rows(plan, plan.edge, "edge", sizes), "edge"),
-        _compiled(print_rows(plan, plan.after, "after", sizes), "after"),
+        [_compiled(f, "edge") for f in print_rows(plan, plan.edge, "edge", sizes)],
+        [_compiled(f, "after") for f in print_rows(plan, plan.after, "after", sizes)],
         _compiled(print_once(plan.finish, "finish", sizes), "finish"),
         slots,
     )
@@ -80,15 +88,10 @@ def _compiled(printed: Printed, name: str) -> Function:
 
 def _slots(plan: Plan) -> list[str]:
     """The values of the loop that are read at every step behind it, and the stacks they fill."""
-    made = {e.name for phase in plan.loop for e in phase.body}
-    made |= {out for phase in plan.loop for g in phase.gemms for out in g.outs}
-    made |= {r.out for phase in plan.loop for r in phase.reduces}
+    made = {name for phase in plan.loop for name in phase_names(phase)}
     read = {*plan.program.outputs, *(e.name for e in plan.program.emits)}
     for phase in (*plan.edge, *plan.after):
-        nodes = [e.rhs for e in phase.body] + [r.of for r in phase.reduces]
-        nodes += [a.of for a in phase.accums] + [o for g in phase.gemms for o in g.operands]
-        nodes += [p for g in phase.gemms for p in g.plus if p is not None]
-        read |= {name for name, _ in refs(*nodes)}
+        read |= {name for name, _ in phase_reads(phase)}
     for g in plan.time_gemms:
         read |= {name for name, _ in refs(*g.left, *g.right)}
     rolled = {r.name: r.value for r in plan.rolls}

@@ -108,17 +108,19 @@ class _Run:
                 zero = self.x.zeros((*self.lead, self.total, _columns(n, self.sizes)), self.like)
                 self.series[name] = zero + value if value else zero
         self.name_aliases()
-        self.rows_function(c.before)
+        for f in c.before:
+            self.rows_function(f)
         self.name_aliases()
         if plan.loop:
             self.loop()
             self.name_aliases()
-        if plan.edge:
-            args = [self.final(name) for name, _ in c.edge.printed.reads]
+        for f in c.edge:
+            args = [self.final(name) for name, _ in f.printed.reads]
             lead = (*self.lead, self.time.batch)
-            found = c.edge.call(self.x, self.numbers, self.row_constants(c.edge), args, lead)
-            self.finals.update(zip(c.edge.printed.returns, found, strict=True))
-        self.rows_function(c.after)
+            found = f.call(self.x, self.numbers, self.row_constants(f), args, lead)
+            self.finals.update(zip(f.printed.returns, found, strict=True))
+        for f in c.after:
+            self.rows_function(f)
         for g in plan.time_gemms:
             self.time_gemm(g)
         self.constants.update(self.without_time(c.finish, self.sums))

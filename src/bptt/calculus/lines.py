@@ -1,0 +1,125 @@
+"""Derived sweeps line by line: what reads a line, what it weighs, the sweep with one left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from bptt.calculus.derive import Derived
+from bptt.calculus.rewrites import rebuild, substituted
+from bptt.calculus.rules import SIMPLER, rewrite
+from bptt.ir.ops import ref
+from bptt.ir.ports import At
+from bptt.ir.program import Equation, Kind, Node, Program, Role, State, Value, refs, walk
+
+
+def carries(d: Derived) -> set[str]:
+    """The lines that say what a state gets from the step after; their last values are results."""
+    return {port.name for port in d.results.values() if port.at is At.FINAL}
+
+
+def results(p: Program, d: Derived) -> set[str]:
+    """The lines that are there for their own sake."""
+    return {*p.outputs, *(e.name for e in p.emits), *carries(d)}
+
+
+def with_lines(p: Program, d: Derived, equations: Iterable[Equation]) -> Program:
+    """`p` with these lines, without the dead ones; states and values are what they read."""
+    by_name = {e.name: e for e in equations}
+    need: set[str] = set()
+    stack = [name for name in results(p, d) if name in by_name]
+    while stack:
+        name = stack.pop()
+        if name in by_name and name not in need:
+            need.add(name)
+            stack += [found for found, _ in refs(by_name[name].rhs)]
+    kept = tuple(e for e in by_name.values() if e.name in need)
+    read = {r for e in kept for r in refs(e.rhs)}
+    last = [s.name for s in p.states if s.name in carries(d) & need]
+    behind = [e.name for e in kept if e.kind is Kind.STEP and (e.name, 1) in read]
+    names = {name for name, _ in read} | {e.value for e in p.emits}
+    return replace(
+        p,
+        values=tuple(v for v in _known(d) if v.name in names),
+        equations=kept,
+        states=tuple(State(name) for name in dict.fromkeys((*last, *behind))),
+    )
+
+
+def _known(d: Derived) -> Iterable[Value]:
+    """All that a sweep derived from `d.of` may read."""
+    assigned = [
+        Value(e.name, e.rhs.dims, Role.GIVEN if e.kind is Kind.STEP else Role.PARAM)
+        for e in d.of.equations
+    ]
+    return {v.name: v for v in (*d.of.values, *assigned, *d.program.values)}.values()
+
+
+def replaced(p: Program, d: Derived, by: dict[Node, Node]) -> Program:
+    """`p` with nodes replaced by others in every line, and those lines simplified."""
+    equations: list[Equation] = []
+    for e in p.equations:
+        rhs = substituted(e.rhs, by)
+        equations.append(e if rhs is e.rhs else replace(e, rhs=rewrite(rhs, SIMPLER)))
+    return with_lines(p, d, equations)
+
+
+def without(p: Program, d: Derived, name: str) -> Program:
+    """`p` with one line written out where it is read."""
+    gone = p.equation(name)
+    return replaced(p, d, {ref(name, 0, gone.rhs.dims): gone.rhs})
+
+
+def readers(p: Program, name: str) -> dict[str, int]:
+    """Which lines read `name`, and how often it stands in each."""
+    found: dict[str, int] = {}
+    for e in p.equations:
+        if any(name == other for other, _ in refs(e.rhs)):
+            uses = Counter(a for n in walk(e.rhs) for a in n.args) + Counter([e.rhs])
+            found[e.name] = sum(k for n, k in uses.items() if n.op == "ref" and n.attr[0] == name)
+    return found
+
+
+def only_in_slices(p: Program, e: Equation) -> bool:
+    """Whether the value of a line is only ever read in slices."""
+    me = ref(e.name, 0, e.rhs.dims)
+    parents = [n for n in walk(*(x.rhs for x in p.equations)) if me in n.args]
+    return all(n.op == "block" for n in parents) and all(x.rhs is not me for x in p.equations)
+
+
+def weights(root: Node) -> dict[Node, int]:
+    """How many words each node below `root` is written with."""
+    found: dict[Node, int] = {}
+    for n in walk(root):
+        found[n] = (n.op != "fill") + sum(found[a] for a in n.args)
+    return found
+
+
+def weight(*equations: Equation) -> int:
+    """How many words the right-hand sides are written with."""
+    return sum(weights(e.rhs)[e.rhs] for e in equations)
+
+
+def one_back(root: Node, p: Program) -> Node | None:
+    """`root` one step back in the running order, or None where a Program could not read it."""
+    series = {v.name for v in p.named(Role.GIVEN) if not v.per_sequence}
+    series |= {e.name for e in p.steps()}
+    if any(lag > 0 for name, lag in refs(root) if name in series):
+        return None
+
+    def change(n: Node, args: tuple[Node, ...]) -> Node | None:
+        if n.op == "ref" and n.attr[0] in series:
+            return ref(n.attr[0], n.attr[1] + 1, n.dims)
+        return None
+
+    return rebuild(root, change)
+
+
+def turned(root: Node) -> Node:
+    """`root`, an expression of a sweep, as one that runs the other way reads it."""
+
+    def change(n: Node, args: tuple[Node, ...]) -> Node | None:
+        return ref(n.attr[0], -n.attr[1], n.dims) if n.op == "ref" else None
+
+    return rebuild(root, change)

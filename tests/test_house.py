@@ -1,0 +1,376 @@
+"""The house, held by its imports: who stands on which floor, and who may call whom.
+
+Where a test here fails, either the import is in the wrong room or the table below is out of date;
+moving a room is a change of design and not a repair.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "bptt"
+
+# A room may import rooms on lower floors. `bptt` is the package's own `__init__`.
+FLOORS = {
+    "errors": 0,
+    "ir": 1,
+    "language": 2,
+    "calculus": 2,
+    "printers": 3,
+    "cells": 3,
+    "backends": 4,
+    "proof": 4,
+    "cell": 5,
+    "nn": 6,
+    "bench": 6,
+    "tasks": 6,
+    "cli": 6,
+    "bptt": 7,
+}
+# On one floor, besides: a task trains layers, a command runs tasks.
+NEIGHBOURS = {"bench": {"nn"}, "tasks": {"nn"}, "cli": {"nn", "bench", "tasks"}}
+# In these rooms each module, or folder, is one of a kind and imports none of the others.
+KINDS = {"printers", "backends"}
+# What they share: the walk over expressions.
+COMMON = {"printers.expr"}
+
+# What a room may import from outside, on loading and (lazily) within a function.
+OUTSIDE = {
+    "ir.ops": {"numpy"},
+    "backends": {"numpy"},
+    "backends.triton": {"numpy", "torch", "triton"},
+    "proof": {"numpy"},
+    "cell": {"numpy"},
+    "nn": {"numpy", "torch"},
+    "tasks": {"numpy", "torch", "rich", "safetensors", "matplotlib"},
+    "bench": {"numpy", "click"},
+    "cli": {"click"},
+}
+LAZILY = {
+    "backends": {"torch", "triton"},
+    "proof": {"torch"},
+    "cell": {"torch"},
+    "bench": {"torch"},
+    "cli": {"numpy", "torch", "rich"},
+}
+
+MOST_LINES = 400
+# Longer modules, each with the reason why it is one.
+LONG = {
+    "ir.ops": "one table: every op has its one row here",
+}
+
+# Nobody may call these. What stands behind them runs text that somebody else may have written.
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save")}
+# Our own generated code, which holds no word of a user's, runs here.
+RUNS_GENERATED_CODE = "backends.reference"
+
+# Folders and files of tests that mirror no room.
+TEST_FOLDERS = {"docs", "golden"}
+TEST_FILES = {"house", "package"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module of ours: what it names, its line, and whether loading runs it."""
+
+    name: str
+    line: int
+    when: str  # "loading", "lazily" (in a function) or "types" (for the type checker alone)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module by its dotted name without `bptt.`."""
+
+    name: str
+    path: Path
+    text: str
+
+    @property
+    def room(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def tree(self) -> ast.Module:
+        return _parsed(self.text)
+
+
+@cache
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def _modules() -> list[Module]:
+    modules: list[Module] = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        modules.append(Module(".".join(parts) or "bptt", path, path.read_text(encoding="utf-8")))
+    return modules
+
+
+MODULES = _modules()
+NAMES = {module.name for module in MODULES}
+every_module = pytest.mark.parametrize("module", MODULES, ids=lambda m: m.name)
+
+
+def _imports(module: Module) -> list[Import]:
+    return list(_imports_in(module.tree.body, module, "loading"))
+
+
+def _imports_in(body: list[ast.stmt], module: Module, when: str) -> Iterator[Import]:
+    for statement in body:
+        match statement:
+            case ast.Import():
+                for alias in statement.names:
+                    yield Import(alias.name, statement.lineno, when)
+            case ast.ImportFrom():
+                yield from _from(statement, module, when)
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield from _imports_in(statement.body, module, "lazily")
+            case ast.If() if "TYPE_CHECKING" in ast.unparse(statement.test):
+                yield from _imports_in(statement.body, module, "types")
+                yield from _imports_in(statement.orelse, module, when)
+            case _:
+                for block in ("body", "orelse", "finalbody"):
+                    yield from _imports_in(getattr(statement, block, []), module, when)
+                for part in (*getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
+                    yield from _imports_in(part.body, module, when)
+
+
+def _from(statement: ast.ImportFrom, module: Module, when: str) -> Iterator[Import]:
+    assert statement.level == 0, f"{module.name}:{statement.lineno}: import by the full name"
+    assert statement.module is not None
+    if statement.module.split(".")[0] != "bptt":
+        yield Import(statement.module, statement.lineno, when)
+        return
+    for alias in statement.names:
+        whole = f"{statement.module}.{alias.name}"
+        is_module = whole.removeprefix("bptt.") in NAMES
+        yield Import(whole if is_module else statement.module, statement.lineno, when)
+
+
+def _ours(module: Module) -> Iterator[tuple[str, Import]]:
+    """The modules of ours that a module imports, without `bptt.`."""
+    for entry in _imports(module):
+        if entry.name.split(".")[0] == "bptt":
+            yield entry.name.removeprefix("bptt."), entry
+
+
+def _allowed(table: dict[str, set[str]], name: str) -> set[str]:
+    """The row of a table for a module: its own, or that of the nearest folder it stands in."""
+    while name:
+        if name in table:
+            return table[name]
+        name = name.rpartition(".")[0]
+    return set()
+
+
+@every_module
+def test_a_room_imports_only_the_floors_below_it(module: Module) -> None:
+    assert module.room in FLOORS, f"no floor is known for {module.room}/"
+    for target, entry in _ours(module):
+        room = target.split(".")[0]
+        below = FLOORS[room] < FLOORS[module.room]
+        near = room == module.room or room in NEIGHBOURS.get(module.room, set())
+        assert below or near, f"{module.path}:{entry.line}: {module.name} may not import {target}"
+
+
+@every_module
+def test_a_language_and_a_backend_import_no_other(module: Module) -> None:
+    if module.room not in KINDS or "." not in module.name:
+        return
+    kind = ".".join(module.name.split(".")[:2])
+    assert kind not in COMMON or not [t for t, _ in _ours(module) if t.startswith(module.room)]
+    for target, entry in _ours(module):
+        other = ".".join(target.split(".")[:2])
+        fine = target.split(".")[0] != module.room or other in {kind, *COMMON}
+        assert fine, f"{module.path}:{entry.line}: {module.name} may not import {target}"
+
+
+@every_module
+def test_what_comes_from_outside_has_its_rooms(module: Module) -> None:
+    loading = _allowed(OUTSIDE, module.name)
+    lazily = loading | _allowed(LAZILY, module.name)
+    for entry in _imports(module):
+        package = entry.name.split(".")[0]
+        if package == "bptt" or package in sys.stdlib_module_names:
+            continue
+        fine = loading if entry.when == "loading" else lazily
+        assert package in fine, (
+            f"{module.path}:{entry.line}: {module.name} may not import {package} ({entry.when})"
+        )
+
+
+@every_module
+def test_a_command_is_quick_to_load(module: Module) -> None:
+    """`bptt derive` must not wait for what `bptt train` needs: commands import within functions."""
+    if module.room != "cli":
+        return
+    heavy = {"nn", "tasks", "bench", "backends", "proof"}
+    for target, entry in _ours(module):
+        if entry.when == "loading":
+            fine = target.split(".")[0] not in heavy or target in heavy
+            assert fine, f"{module.path}:{entry.line}: import {target} within the function"
+
+
+@every_module
+def test_only_run_speaks_to_the_op(module: Module) -> None:
+    """Called under forward mode, the bare op answers without a tangent, and says nothing of it."""
+    if module.name != "nn.run":
+        assert "torch.ops.bptt" not in module.text
+        assert "ops.bptt" not in module.text
+
+
+@every_module
+def test_a_module_can_be_read_in_one_sitting(module: Module) -> None:
+    lines = len(module.text.splitlines())
+    if module.name in LONG:
+        assert lines > MOST_LINES, f"{module.name} is short again: take it off the list"
+    else:
+        assert lines <= MOST_LINES, f"{module.path} has {lines} lines: split it by what it does"
+
+
+@every_module
+def test_text_from_outside_is_never_run(module: Module) -> None:
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN_CALLS:
+                assert name in {"exec", "compile"}, f"{module.path}:{node.lineno}: {name}()"
+                assert module.name.startswith(RUNS_GENERATED_CODE), (
+                    f"{module.path}:{node.lineno}: {name}() outside {RUNS_GENERATED_CODE}"
+                )
+            case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
+                assert (owner, attribute) not in FORBIDDEN_ATTRIBUTES, (
+                    f"{module.path}:{node.lineno}: {owner}.{attribute} reads and writes pickles"
+                )
+            case _:
+                pass
+    for entry in _imports(module):
+        assert entry.name.split(".")[0] not in FORBIDDEN_MODULES, f"{module.path}:{entry.line}"
+
+
+def _python_files() -> list[Path]:
+    folders = ("src", "tests", "scripts")
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def test_what_is_left_to_do_says_until_when() -> None:
+    word = "TO" + "DO"
+    condition = re.compile(word + r": .*\b(once|when|until|after)\b")
+    for path in _python_files():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            well = word not in line or condition.search(line)
+            assert well, f"{path}:{number}: write `{word}: what, once when it can go`"
+
+
+def test_tests_mirror_the_source() -> None:
+    rooms = {module.room for module in MODULES if "." in module.name}
+    with_tests = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    for room in sorted(rooms):
+        folder = ROOT / "tests" / room
+        has_tests = any(path == folder or folder in path.parents for path in with_tests)
+        assert has_tests, f"no tests for src/bptt/{room}/ in tests/{room}/"
+    for path in sorted((ROOT / "tests").iterdir()):
+        if path.is_dir() and not path.name.startswith((".", "__")):
+            known = path.name in rooms | TEST_FOLDERS
+            assert known, f"tests/{path.name}/ mirrors no room of src/bptt/"
+        if path.name.startswith("test_"):
+            known = path.stem.removeprefix("test_") in NAMES | TEST_FILES
+            assert known, f"tests/{path.name} mirrors no module of src/bptt/"
+
+
+def test_tolerances_stand_in_one_place() -> None:
+    """A number in a test is a tolerance that nobody derived; tests/tolerances.py says why each."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(_parsed(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in {"rtol", "atol", "rel", "abs"}:
+                literal = isinstance(node.value, ast.Constant) and node.value.value not in {0, None}
+                assert not literal, f"{path}:{node.value.lineno}: take it from tolerances.py"
+
+
+def _loads(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded at the end of a piece of code."""
+    code = f"{code}\nimport sys; print('loaded:', *sorted(sys.modules))"
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1].split()
+    assert last[0] == "loaded:"
+    return set(last[1:])
+
+
+def test_the_package_loads_without_what_training_needs() -> None:
+    loaded = _loads("import bptt")
+    assert "bptt.cell" in loaded
+    for name in ("torch", "triton", "click", "rich", "matplotlib", "bptt.nn", "bptt.tasks"):
+        assert name not in loaded, f"`import bptt` imports {name}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["cells"], ["show", "lstm"], ["derive", "lstm"], ["plan", "lstm"]]
+)
+def test_a_command_loads_only_what_it_needs(arguments: list[str]) -> None:
+    loaded = _loads(
+        "from bptt.cli.main import main\n"
+        "import sys\n"
+        f"sys.argv = ['bptt', *{arguments}]\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+    )
+    for name in ("torch", "triton", "matplotlib", "safetensors", "bptt.nn", "bptt.backends"):
+        assert name not in loaded, f"`bptt {' '.join(arguments)}` imports {name}"
+
+
+def test_public_names_are_listed_and_no_module_hides_one() -> None:
+    bptt = importlib.import_module("bptt")
+    assert bptt.__all__ == sorted(bptt.__all__)
+    for name in bptt.__all__:
+        assert getattr(bptt, name).__doc__ or not callable(getattr(bptt, name)), name
+        assert importlib.util.find_spec(f"bptt.{name}") is None, f"bptt.{name} is a module too"
+
+
+def test_the_readme_and_ci_run_one_test_command() -> None:
+    shown = subprocess.run(
+        ["bash", ROOT / ".ci" / "run", "--show"], capture_output=True, text=True, check=True
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count(shown.stdout) == 1
+    assert shown.stdout.endswith("/python scripts/test.py\n")
+    assert "pytest" not in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_constraints_name_a_version_of_everything_that_is_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    comment, *lines = text.splitlines()
+    assert comment.startswith("# ")
+    pinned = {line.partition("==")[0].lower(): line.partition("==")[2] for line in lines}
+    assert all(pinned.values()), "constraints.txt pins exact versions"
+    assert not any("+" in version for version in pinned.values()), "no build tags in versions"
+    names = {re.split(r"[^A-Za-z0-9_.-]", item)[0].lower() for item in asked} - {"bptt"}
+    assert names <= pinned.keys(), f"not pinned: {sorted(names - pinned.keys())}"
+
+
+def test_the_command_is_installed() -> None:
+    scripts = Path(sysconfig.get_path("scripts"))
+    found = [scripts / name for name in ("bptt", "bptt.exe") if (scripts / name).exists()]
+    assert found, "install the package first: pip install -c constraints.txt -e '.[dev]'"
