@@ -212,9 +212,10 @@ def test_cross_entropy() -> None:
 # --- whatever the bytes ---
 
 WORDS = (
-    "h[t] h[t-1] c[t-1] x[t] W U b k = + - * / ** @ ( ) , . .T tanh( f( sum( dot( concat( part(v, 1, 2)"
-    " 1 2 0.5 1e9 h c input param state const init output function : H X 4*H (H, X) scalar loss: readout:"
-    " per sequence mean( softmax( log( max( outer( σ( # $ [t+1] [ ] ' \\ é ² f(v) g(v, w) cross_entropy("
+    "h[t] h[t-1] c[t-1] x[t] W U b k = + - * / ** @ ( ) , . .T tanh( f( sum( dot( concat( max("
+    " part(v, 1, 2) 1 2 0.5 1e9 h c input param state const init output function : H X 4*H (H, X)"
+    " scalar loss: readout: per sequence mean( softmax( log( outer( σ( # $ [t+1] [ ] ' \\ é ²"
+    " f(v) g(v, w) cross_entropy("
 ).split()
 lines = st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join)
 texts = st.one_of(
@@ -229,15 +230,17 @@ texts = st.one_of(
 @settings(max_examples=300, deadline=2_000)
 @given(texts)
 def test_whatever_the_text_the_answer_is_a_program_or_a_cell_error(source: str) -> None:
+    assert outcome(source)
+
+
+def outcome(source: str) -> str:
     try:
-        checked = check(source)
+        return text(check(source).program)
     except CellError as error:
-        assert str(error)
-    else:
-        assert isinstance(checked.program, Program)
+        return str(error)
 
 
 def test_the_language_is_cheap_to_import() -> None:
-    code = "import sys, bptt.language.check; print(sorted({'torch', 'click', 'triton'} & set(sys.modules)))"
+    code = "import sys, bptt.language.check\nprint(sorted({'torch', 'click'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,5 +1,7 @@
 """Programs to canonical text and back to the same nodes."""
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -218,10 +220,10 @@ def test_a_missing_spelling_is_an_error_by_name() -> None:
         Infix({A: "A"}).show(ops.transpose(A))
 
 
-@pytest.mark.parametrize("value", [float("nan")])
-def test_what_is_no_number_is_refused(value: float) -> None:
-    with pytest.raises(BpttError):
-        text(holder(ops.const(value)))
+def test_what_is_no_number_is_refused() -> None:
+    p = holder(ops.const(float("nan")))
+    with pytest.raises(BpttError, match="no spelling"):
+        text(p)
 
 
 # --- much shared, or deep ---
@@ -245,23 +247,12 @@ def test_deep_and_long_expressions() -> None:
 # --- random ---
 
 
-def trees(dims: Dims) -> st.SearchStrategy[Node]:
-    """Nodes of these dims, numbers and vectors mixed."""
-    leaves = {
-        (): st.sampled_from([k, m, ops.const(1), ops.const(0.5), ops.const(-3), ops.size("H")]),
-        H: st.sampled_from([a, b, c, ops.fill(k, H), ops.fill(ops.const(2), H)]),
-    }
-    return leaves[dims]
-
-
-def grow(pair: tuple[st.SearchStrategy[Node], ...]) -> st.SearchStrategy[Node]:
-    raise NotImplementedError
-
-
+numbers = st.sampled_from([k, m, ops.const(1), ops.const(0.5), ops.const(-3), ops.size("H")])
+vectors = st.sampled_from([a, b, c, ops.fill(k, H), ops.fill(ops.const(2), H)])
 nodes = st.deferred(
     lambda: st.one_of(
-        trees(()),
-        trees(H),
+        numbers,
+        vectors,
         st.tuples(st.sampled_from(("add", "sub", "mul", "div", "max", "prefer")), nodes, nodes).map(
             beside
         ),
@@ -334,7 +325,5 @@ def test_what_is_no_program_is_refused(source: str) -> None:
 @given(st.integers(0, 400), st.integers(0, 40), st.sampled_from(["", "$", "(", "H", "[t+1]", " "]))
 def test_damaged_text_is_refused_or_read(start: int, length: int, put: str) -> None:
     whole = text(derive(check(cells.read("rnn")).program))
-    try:
-        read(whole[:start] + put + whole[start + length :])
-    except CellError as error:
-        assert str(error)
+    with contextlib.suppress(CellError):
+        assert isinstance(read(whole[:start] + put + whole[start + length :]), Program)

@@ -254,7 +254,7 @@ def fills_outside(n: Node) -> Node | None:
     """What repeats a number at every argument is computed as a number, and its sign outside."""
     if n.op == "fill" and n.args[0].op == "neg":
         return neg(fill(n.args[0].args[0], n.dims))
-    if n.op == "fill" or not OPS[n.op].elementwise or not n.dims:
+    if n.op in ("fill", "neg") or not OPS[n.op].elementwise or not n.dims:
         return None
     if n.args and all(a.op == "fill" for a in n.args):
         return fill(node(n.op, *(a.args[0] for a in n.args), attr=n.attr), n.dims)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from bptt.errors import BpttError
 from bptt.ir.dims import show_dim, show_dims
 from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, Value, walk
 from bptt.printers.expr import Binds, Infix, Piece
@@ -124,6 +125,8 @@ class Text(Infix):
 
 def show_number(value: float) -> str:
     """A number that is not negative, as short as reads back to the same."""
+    if value != value:
+        raise BpttError("what is not a number has no spelling in the canonical text")
     if value == float("inf"):
         return "1e999"
     return str(int(value)) if value < 1e15 and value == int(value) else repr(value)

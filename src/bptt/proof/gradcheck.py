@@ -59,7 +59,6 @@ class Truth:
     cotangents: Arrays
     analytic: bool
     gradients: tuple[dict[Port, tuple[str, Array]], ...]
-    redraws: int = 0
 
 
 def check(
@@ -82,6 +81,8 @@ def check(
     refuse_unspecified(program)
     if order not in (1, 2):
         raise UserError(f"derivatives of order {order} are not checked", help="order 1 or 2")
+    if length < 1:
+        raise UserError(f"a sequence of {length} steps has nothing to check", help="length=4")
     chosen = sampling.sizes_for(program, sizes, values)
     with np.errstate(all="ignore"):
         found: Truth | None = None
