@@ -28,4 +28,5 @@ def test_the_wheel_holds_every_file_of_the_source(tmp_path: Path) -> None:
     assert "bptt/cells/lstm.cell" in held
     # torch is asked for by the extras alone, and nobody's torch is too new.
     torch = [line for line in text.splitlines() if line.startswith("Requires-Dist: torch")]
-    assert torch == ["Requires-Dist: torch>=2.11; extra == 'train'"]
+    assert {line.partition(";")[0] for line in torch} == {"Requires-Dist: torch>=2.11"}
+    assert all("extra ==" in line for line in torch)

@@ -146,7 +146,7 @@ def test_declarations() -> None:
         ("h[t] = x[t-" + "9" * 6_000 + "]", "`x` is read 999999999 steps back"),
         ("h[t] = x\x00[t]", "unexpected character U+0000"),
         ("h[t] = x\ud800[t]", "unexpected character U+D800"),
-        ("h[t] = x[t]\rg[t] = x[t]", "x"),
+        ("h[t] = x[t]\rg[t] = x[t]", "a line ends in a carriage return alone"),
     ],
     ids=lambda v: v[:24] if isinstance(v, str) else "any",
 )

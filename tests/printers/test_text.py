@@ -310,7 +310,7 @@ def test_random_programs(roots: list[Node]) -> None:
         "loss L\nq = 1",
         "output h\nq = 1",
         "q = 1\nq = 1",
-        "let a = 1\n",
+        "let a = b",
         "emit 3 += 3",
         "cell:\nq = 1",
         "f(v) = v\nq = 1",

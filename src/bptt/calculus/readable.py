@@ -132,7 +132,7 @@ def shortened(p: Program, d: Derived) -> Program:
         in_slices = e.rhs.op == "matmul" and only_in_slices(p, e)
         free = value.get(e.name) not in own and (gain >= 0 or in_slices)
         if gain >= 2 or (free and all(weight(x) <= _LONG for x in changed)):
-            p, tried = shorter, set()
+            p = shorter
     return p
 
 
@@ -234,7 +234,8 @@ def sliced(p: Program, d: Derived) -> Program:
         name = names.fresh(f"{part[0]}{MACHINE}{labels.get(part, len(by) + 1)}")
         by[n] = ref(name, 0, n.dims)
         lines.append(Equation(name, Kind.ONCE, n))
-    return with_lines(p, d, [*lines, *replaced(p, d, by).equations])
+    lines += [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations]
+    return with_lines(p, d, lines)
 
 
 def sorted_terms(p: Program, d: Derived) -> Program:

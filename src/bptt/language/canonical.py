@@ -45,6 +45,8 @@ class _Reader:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         sweeps = [d.name for d in tree.declared("sweep")]
+        if sweeps not in ([], ["ascending"], ["descending"]):
+            raise CellError("a sweep is `ascending` or `descending`")
         self.dir = -1 if sweeps == ["descending"] else 1
         self.functions = {d.name: d.kind or "elementwise" for d in tree.declared("function")}
         self.dims: dict[str, Dims] = {}

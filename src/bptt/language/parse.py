@@ -66,7 +66,7 @@ class _Parser:
             if len(line) > 1:
                 self.statement(Cursor(line, self.limits, self.budget, self.machine))
                 self.count(line)
-        if not self.lines and not self.definitions:
+        if not (self.lines or self.definitions or self.machine):
             raise CellError("there are no equations", help="an equation is `name[t] = expression`")
         return Tree(
             self.source,

@@ -68,7 +68,7 @@ class _Run:
         self.groups = max((s[0] for s in shapes.values()), default=1)
         counts, batch = _layout(shapes, batch_sizes)
         self.time = Time(self.x, counts, batch)
-        self.total = sum(counts)
+        self.total = self.time.total_rows
         self.ragged = batch_sizes is not None
         lead = () if self.groups == 1 else (self.groups,)
         self.lead = lead

@@ -16,6 +16,7 @@ class Time:
 
     def __init__(self, x: Any, counts: Sequence[int], batch: int) -> None:
         self.x, self.counts, self.batch = x, list(counts), batch
+        self.total_rows = sum(self.counts)
 
     def steps(self, series: Array) -> list[Array]:
         """The rows of each step, as views."""
@@ -23,7 +24,7 @@ class Time:
 
     def shift(self, series: Array, edge: Array, offset: int) -> Array:
         """The series at t + offset (-1 or 1) for each t; beyond a sequence's ends, `edge`."""
-        if not self.counts:
+        if not self.total_rows:
             return series
         steps = self.steps(series)
         found: list[Array] = []
@@ -44,7 +45,7 @@ class Time:
 
     def last(self, series: Array, empty: Array) -> Array:
         """Each sequence's value at its last step; `empty` where there is no step."""
-        if not self.counts:
+        if not self.total_rows:
             return empty
         steps, done, found = self.steps(series), 0, list[Array]()
         for t in range(len(self.counts) - 1, -1, -1):
