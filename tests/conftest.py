@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bptt import cells
+
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """Random numbers that are the test's own, and the same in every run."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(params=cells.names())
+def cell(request: pytest.FixtureRequest) -> str:
+    """The name of each cell that comes with bptt."""
+    return request.param
 
 
 @pytest.fixture
@@ -33,7 +41,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.Tensor, "new_empty", new)
 
 
-def _poison(monkeypatch: pytest.MonkeyPatch, module: Any, names: tuple[str, ...], fits: Any) -> None:
+def _poison(
+    monkeypatch: pytest.MonkeyPatch, module: Any, names: tuple[str, ...], fits: Any
+) -> None:
     for name in names:
         allocate = getattr(module, name)
 

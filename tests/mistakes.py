@@ -183,7 +183,7 @@ def _is_seed(n: Node) -> bool:
 def _tanh_slope(n: Node) -> bool:
     if n.op != "sub" or n.args[1].op != "pow":
         return False
-    return number(n.args[0]) == 1 and n.args[1].attr == (2.0.hex(),)
+    return number(n.args[0]) == 1 and n.args[1].attr == ((2.0).hex(),)
 
 
 def _sigmoid_slope(n: Node) -> bool:

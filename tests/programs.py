@@ -77,7 +77,7 @@ def _expression(e: ast.expr, dims: Mapping[str, Dims]) -> Node:
             return ops.ref(name, 0, dims[name])
         case ast.Subscript(value=ast.Name(id=name), slice=slice_):
             return ops.ref(name, 0 if isinstance(slice_, ast.Name) else 1, dims[name])
-        case ast.Call(func=ast.Name(id="part"), args=[v, ast.Constant(value=k), ast.Constant(value=n)]):
+        case ast.Call(func=ast.Name(id="part"), args=[v, ast.Constant(k), ast.Constant(n)]):
             whole = _expression(v, dims)
             length = divide_dim(whole.dims[0], n)
             assert length is not None
@@ -133,10 +133,13 @@ h[t] = (1 - z[t])*n[t] + z[t]*h[t-1]"""
 
 
 def lstmp() -> Program:
-    text = _gates("ifgo", "r", "R") + """
+    text = (
+        _gates("ifgo", "r", "R")
+        + """
 c[t] = f[t]*c[t-1] + i[t]*g[t]
 m[t] = o[t]*tanh(c[t])
 r[t] = Q @ m[t]"""
+    )
     params = {n: d for n, d in _gate_params("ifgo").items() if not n.startswith("U")}
     params |= {f"R_{k}": ("H", "P") for k in "ifgo"} | {"Q": ("P", "H")}
     return program(text, {"x": X}, params, {"r": ("P",), "c": H})

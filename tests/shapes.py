@@ -114,10 +114,12 @@ def _laid_out(p: Program, port: Port, groups: list[list[Array]], shape: Shape) -
     if counts is None:
         return np.stack([np.stack([v.reshape(v.shape + column) for v in g], 1) for g in groups])
     rows = [
-        np.concatenate([np.stack([v[t].reshape(v[t].shape + column) for v in g[:n]])
-                        for t, n in enumerate(counts)])
+        np.concatenate(
+            [
+                np.stack([v[t].reshape(v[t].shape + column) for v in g[:n]])
+                for t, n in enumerate(counts)
+            ]
+        )
         for g in groups
     ]
     return np.stack(rows)
-
-

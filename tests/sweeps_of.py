@@ -12,9 +12,7 @@ from bptt.language.check import check
 
 # Unspecified functions of the seeds, bound to something smooth.
 FUNCTIONS = {
-    "iosif": {
-        "f_ι": "sigmoid", "f_φ": "sigmoid", "f_ω": "sigmoid", "f_c": "tanh", "f_h": "tanh"
-    },
+    "iosif": {"f_ι": "sigmoid", "f_φ": "sigmoid", "f_ω": "sigmoid", "f_c": "tanh", "f_h": "tanh"},
     "sancho": {"F": "softmax", "G": "g(y, l) = sum((y - l)**2)/2"},
 }
 

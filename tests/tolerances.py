@@ -47,3 +47,13 @@ REWRITE = 1e-13
 # A backend against the oracle, relative to the tensor's largest entry (at least 1). A gradient
 # sums some tens of products of numbers of size 1, in another order than the oracle's.
 BACKEND = {"float64": 1e-13, "float32": 3e-5}
+
+# --- torch ----------------------------------------------------------------------------------------
+
+# A cell through `run`, or a layer, against the same in plain torch ops, in float64 and relative
+# to the tensor's largest entry (at least 1): values, first and second derivatives.
+TORCH = 1e-10
+# Third derivatives of sums of cubes: some thousand terms, of size up to a hundred.
+TORCH_THIRD = 1e-8
+# A result that was rounded once to bfloat16, which has 8 bits.
+BFLOAT16 = 2**-8

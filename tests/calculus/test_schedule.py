@@ -33,9 +33,7 @@ PHASES = {
 @pytest.mark.parametrize("cell", cells.names())
 def test_numbers_of_phases(cell: str) -> None:
     forward, backward = schedule(sweep(cell, "forward")), schedule(sweep(cell, "backward"))
-    counted = (
-        len(forward.before), len(forward.loop), len(backward.loop), len(backward.edge)
-    )
+    counted = (len(forward.before), len(forward.loop), len(backward.loop), len(backward.edge))
     assert counted == PHASES[cell]
 
 
@@ -82,7 +80,9 @@ def test_nothing_is_read_before_it_is_there(cell: str, order: str) -> None:
             check_read(refs(*(a.of for a in phase.accums)), known, lagged)
     for t in plan.time_gemms:
         check_read(refs(*t.left, *t.right), known, lagged)
-    sums = {a.name for p in plan.after for a in p.accums} | {n for t in plan.time_gemms for n in t.outs}
+    sums = {a.name for p in plan.after for a in p.accums} | {
+        n for t in plan.time_gemms for n in t.outs
+    }
     assert sums == {e.name for e in plan.program.equations if e.kind.value == "sum"}
 
 

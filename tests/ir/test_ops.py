@@ -85,8 +85,7 @@ def value(root: Node, given: Mapping[str, np.ndarray]) -> np.ndarray:
 def draw(n: Node, rng: np.random.Generator) -> dict[str, np.ndarray]:
     low, high = OPS[n.op].domain
     return {
-        a.attr[0]: np.asarray(rng.uniform(low, high, size=shape_of(a.dims, SIZES)))
-        for a in n.args
+        a.attr[0]: np.asarray(rng.uniform(low, high, size=shape_of(a.dims, SIZES))) for a in n.args
     }
 
 
@@ -192,7 +191,8 @@ def test_second_derivatives_and_forward_mode_in_a_sweep(n: Node, rng: np.random.
 
 
 @pytest.mark.parametrize(
-    ("op", "slope"), [("relu", 0.0), ("abs", 0.0), ("softsign", 1.0), ("positive", 0.0), ("sign", 0.0)]
+    ("op", "slope"),
+    [("relu", 0.0), ("abs", 0.0), ("softsign", 1.0), ("positive", 0.0), ("sign", 0.0)],
 )
 def test_the_slope_at_zero_is_torchs(op: str, slope: float) -> None:
     n = node(op, arg("a", ()))
@@ -246,7 +246,7 @@ def _exact(op: str, x: float) -> float:
     """The value in 60 digits, rounded once."""
     with localcontext() as context:
         context.prec = 60
-        context.Emin, context.Emax = -10**6, 10**6
+        context.Emin, context.Emax = -(10**6), 10**6
         a = Decimal(x)
         one = Decimal(1)
         match op:
@@ -440,4 +440,3 @@ def test_the_derivatives_of_unspecified_functions_have_the_right_sizes() -> None
             pullback(inner, arg("g", inner.dims), arg("y", inner.dims), inner.args)
     with pytest.raises(UserError, match="second derivative"):
         tangent(whole, arg("y", V), [arg("t", V)])
-

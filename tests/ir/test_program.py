@@ -153,12 +153,12 @@ def lines(*equations: tuple[str, Kind, Node]) -> dict[str, Any]:
     return {"equations": made, "states": (), "outputs": (), "emits": ()}
 
 
-O, S, U = Kind.ONCE, Kind.STEP, Kind.SUM
-Y = ("y", S, at("x"))
+ONCE, STEP, SUM = Kind.ONCE, Kind.STEP, Kind.SUM
+Y = ("y", STEP, at("x"))
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a direction that is none": ({"dir": 0}, "dir is 0"),
     "a name assigned twice": (lines(Y, Y), "`y` is written twice"),
-    "a value assigned": (lines(("x", S, at("s"))), "`x` is written twice"),
+    "a value assigned": (lines(("x", STEP, at("s"))), "`x` is written twice"),
     "a value given twice": (
         {"values": (Value("x", V, Role.GIVEN),) * 2},
         "`x` is written twice",
@@ -173,12 +173,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"computes a matrix at every step \(outer\)",
     ),
     "an outer product inside a sum": (
-        lines(("S", U, ops.neg(node("outer", at("x"), at("x"))))),
+        lines(("S", SUM, ops.neg(node("outer", at("x"), at("x"))))),
         r"computes a matrix at every step \(neg\)|\(outer\)",
     ),
     "a value read in another size": (step(at("x", 0, ("X",))), "`x` in `y` has dims"),
     "a name read in another size": (
-        lines(Y, ("z", S, at("y", 0, ("X",)))),
+        lines(Y, ("z", STEP, at("y", 0, ("X",)))),
         "`y` in `z` has dims",
     ),
     "a parameter read one step back": (
@@ -187,16 +187,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a static input read one step back": (step(at("s", 1)), "`y` reads `s` at 1"),
     "an input read two steps back": (step(at("x", 2)), "`y` reads `x` at 2"),
-    "a series read once": (lines(("A", O, at("x"))), "`A` reads the series `x`"),
-    "a step read once": (lines(Y, ("A", O, at("y"))), "`A` reads the series `y`"),
+    "a series read once": (lines(("A", ONCE, at("x"))), "`A` reads the series `x`"),
+    "a step read once": (lines(Y, ("A", ONCE, at("y"))), "`A` reads the series `y`"),
     "a name that nothing gives": (step(at("q")), "`y` reads `q`, which nothing gives"),
     "a name read before its line": (
-        lines(("z", S, at("y")), Y),
+        lines(("z", STEP, at("y")), Y),
         "`z` reads `y` at lag 0 before it is there",
     ),
     "its own value": (step(at("y")), "`y` reads `y` at lag 0 before it is there"),
     "no state, read one step back": (
-        lines(Y, ("z", S, at("y", 1))),
+        lines(Y, ("z", STEP, at("y", 1))),
         "`z` reads `y` at lag 1 before",
     ),
     "a state read two steps back": (
@@ -208,31 +208,34 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "`y` reads `y` at lag -1",
     ),
     "a constant read before its line": (
-        lines(("y", S, at("B")), ("B", O, at("s"))),
+        lines(("y", STEP, at("B")), ("B", ONCE, at("s"))),
         "`y` reads `B` too early",
     ),
     "a constant read one step back": (
-        lines(("B", O, at("s")), ("y", S, at("B", 1))),
+        lines(("B", ONCE, at("s")), ("y", STEP, at("B", 1))),
         "`y` reads `B` too early",
     ),
     "a sum read at a step": (
-        lines(("S", U, at("x")), ("y", S, at("S"))),
+        lines(("S", SUM, at("x")), ("y", STEP, at("S"))),
         "`y` reads `S`, known after the sweep",
     ),
     "a sum read in a sum": (
-        lines(("S", U, at("x")), ("y", U, at("S"))),
+        lines(("S", SUM, at("x")), ("y", SUM, at("S"))),
         "`y` reads `S`, known after the sweep",
     ),
     "what reads a sum, read at a step": (
-        lines(("S", U, at("x")), ("Z", O, at("S")), ("y", S, at("Z"))),
+        lines(("S", SUM, at("x")), ("Z", ONCE, at("S")), ("y", STEP, at("Z"))),
         "`y` reads `Z`, known after the sweep",
     ),
     "a state that is no step": (
-        {**lines(("A", O, at("s"))), "states": (State("A"),)},
+        {**lines(("A", ONCE, at("s"))), "states": (State("A"),)},
         "the state `A` is not assigned at each step",
     ),
     "a state that is not assigned": ({"states": (State("q"), State("y"))}, "the state `q` is not"),
-    "an adjoint of nothing": ({"emits": (Emit("q", 0, "y"),)}, "adjoint of `q`, which is not given"),
+    "an adjoint of nothing": (
+        {"emits": (Emit("q", 0, "y"),)},
+        "adjoint of `q`, which is not given",
+    ),
     "an emitted adjoint of a constant": (
         {"emits": (Emit("W", 0, "y"),)},
         "adjoint of the constant `W`",

@@ -131,9 +131,7 @@ class _Adjoint:
         for s in p.states:
             self.seed_ports[Port(s.name, At.FINAL)] = Port(self.carry[s.name], At.START)
             results[Port(s.name, At.START)] = Port(self.carry[s.name], At.FINAL)
-        return Derived(
-            program, p, self.seed_ports, results, _primal(p, program), self.adjoints
-        )
+        return Derived(program, p, self.seed_ports, results, _primal(p, program), self.adjoints)
 
     # --- the lines ---
 
@@ -153,7 +151,8 @@ class _Adjoint:
                         self.seed_ports[Port(value, edge, True)] = Port(name, edge)
 
     def adjoint_of_step(self, e: Equation) -> None:
-        dims, terms = e.rhs.dims, []
+        dims = e.rhs.dims
+        terms: list[Node] = []
         if e.name == self.unit:
             terms.append(const(1))
         elif e.name in self.seeds:
@@ -283,7 +282,7 @@ class _Adjoint:
         return ref(name, -lag if name in self.series else 0, n.dims)
 
     def flip(self, root: Node, e: Equation) -> Node:
-        """`root`, a part of `e`, as an expression of the adjoint sweep, where p's values are given."""
+        """`root`, a part of `e`, in the adjoint sweep, where p's values are given."""
         if e.kind is Kind.ONCE:
             return root  # it has no time, and must not be read as a step that computes the same
         for n in walk(root) if root not in self.flipped else ():

@@ -143,9 +143,7 @@ def regions(f: Flow) -> tuple[set[Node], set[Node]]:
     while changed:  # a lag may lead back up the order: repeat until nothing changes
         changed = False
         for n in order:
-            if n not in downstream and (
-                n in cyclic or any(d in downstream for d in f.depends(n))
-            ):
+            if n not in downstream and (n in cyclic or any(d in downstream for d in f.depends(n))):
                 downstream.add(n)
                 changed = True
     upstream: set[Node] = set()

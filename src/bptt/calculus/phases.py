@@ -9,7 +9,7 @@ from bptt.calculus.flow import chain, consumers
 from bptt.ir.dims import Dim, Dims, add_dims
 from bptt.ir.ops import add, const, fill, node, number, ref
 from bptt.ir.plan import Accum, Block, Gemm, Phase, Reduce
-from bptt.ir.program import MACHINE, Equation, Kind, Node, walk
+from bptt.ir.program import MACHINE, Equation, Kind, Node
 
 ONE = fill(const(1), (1,))
 Pair = tuple[Block, Node]
@@ -232,8 +232,11 @@ class Region:
         self.placed = [
             n
             for n in self.nodes
-            if n in self.var and n not in self.absorbed and n not in self.reduced
-            and n not in self.floating and self.var[n] not in self.gemm_outs.values()
+            if n in self.var
+            and n not in self.absorbed
+            and n not in self.reduced
+            and n not in self.floating
+            and self.var[n] not in self.gemm_outs.values()
         ]
 
     def shared(self, n: Node) -> bool:
@@ -333,7 +336,7 @@ class Region:
                     stack += [(a, False) for a in self.reads(m)]
 
     def expression(self, root: Node, *, define: bool = False) -> Node:
-        """`root` over the names of series and scratch; with `define`, what its own name stands for."""
+        """`root` over the names of series and scratch; `define`: what its own name stands for."""
         found: dict[Node, Node] = {}
         stack = [(root, False)]
         while stack:

@@ -86,12 +86,13 @@ def line_of(p: Program, name: str) -> str | None:
 
 
 def through_values(p: Program, d: Derived) -> Program:
-    """softmax(z) is exp(p) where the forward sweep has p = log_softmax(z)."""
-    by = {
-        node("softmax", e.rhs.args[0]): node("exp", ref(e.name, 0, e.rhs.dims))
-        for e in d.of.steps()
-        if e.rhs.op == "log_softmax"
-    }
+    """softmax(z) is what the author calls it, or exp(p) where that is p = log_softmax(z)."""
+    by: dict[Node, Node] = {}
+    for e in d.of.steps():
+        if MACHINE not in e.name and e.rhs.op in ("softmax", "log_softmax"):
+            value = ref(e.name, 0, e.rhs.dims)
+            z = e.rhs.args[0]
+            by[node("softmax", z)] = node("exp", value) if e.rhs.op == "log_softmax" else value
     return replaced(p, d, by)
 
 
@@ -130,26 +131,32 @@ def shortened(p: Program, d: Derived) -> Program:
         gone = [x for x in p.equations if x not in shorter.equations]
         gain = weight(*gone) - weight(*changed)
         in_slices = e.rhs.op == "matmul" and only_in_slices(p, e)
-        free = value.get(e.name) not in own and (gain >= 0 or in_slices)
+        free = value.get(e.name) not in own and (gain >= -2 or in_slices)
         if gain >= 2 or (free and all(weight(x) <= _LONG for x in changed)):
             p = shorter
+            again = {name for x in changed for name, _ in refs(x.rhs)}
+            tried = {(name, rhs) for name, rhs in tried if name not in again}
     return p
 
 
 def shared(p: Program, d: Derived) -> Program:
     """What stands in several lines, and is long, is written once and has a name."""
-    names, lines = Names(p), {a: line_of(d.of, v) for v, a in d.names.items()}
+    names, value = Names(p), {a: v for v, a in d.names.items()}
+    line = {a: line_of(d.of, v) or v for a, v in value.items()}
+    places = {e.name: k for k, e in enumerate(d.of.equations)}
     made: list[str] = []
     while (found := _most_shared(p)) is not None:
         first = next(e for e in p.equations if found in walk(e.rhs))
-        line = lines.get(first.name) or first.name
-        name = names.fresh(f"q{MACHINE}{line}")
+        by_value = [value[a] for a, _ in refs(found) if a in value]
+        latest = max(by_value, key=places.__getitem__, default="")
+        of = line.get(d.names.get(latest, first.name), first.name)
+        name = names.fresh(f"{'dq' if by_value else 'q'}{MACHINE}{of}")
+        line[name] = of
         by = {found: ref(name, 0, found.dims)}
         equations = [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations]
         place = p.equations.index(first)
         equations.insert(place, Equation(name, Kind.STEP, found, first.origin))
         p = with_lines(p, d, equations)
-        lines[name] = line
         made.append(name)
     # a part that lost its weight to another part's name needs none itself
     for name in made:
@@ -302,11 +309,12 @@ def sorted_lines(p: Program, d: Derived) -> Program:
     return replace(p, equations=(*before, *lines.values(), *after))
 
 
-_NAMES = (through_values, simplified, unaliased, shortened, shared, explained)
-_FORM = (carried, simplified, joined, sliced, sorted_terms, sorted_lines)
+_NAMES = (through_values, simplified, unaliased, joined, shortened, shared, explained)
+_AGAIN = (unaliased, shortened)
+_FORM = (carried, simplified, sliced, sorted_terms, sorted_lines)
 PASSES = {
-    "preactivations": (*_NAMES, by_preactivations, *_FORM),
-    "gates": (*_NAMES, by_gates, *_FORM),
+    "preactivations": (*_NAMES, *_AGAIN, by_preactivations, *_FORM),
+    "gates": (*_NAMES, *_AGAIN, by_gates, *_FORM),
 }
 
 

@@ -91,7 +91,8 @@ def lower(p: Program, names: Names | None = None) -> Program:
                 for a in n.args
             ]
             args = tuple(
-                name_it(found[a]) if want else found[a] for a, want in zip(n.args, wants, strict=True)
+                name_it(found[a]) if want else found[a]
+                for a, want in zip(n.args, wants, strict=True)
             )
             found[n] = n if args == n.args else node(n.op, *args, attr=n.attr)
             if n.op == "sum" and len(n.args[0].dims) == 2:
@@ -119,7 +120,7 @@ def sliced(p: Program, outputs: Iterable[str], emitted: Iterable[str] | None = N
 
     States on which neither depends fall away.
     """
-    kept = set(p.value(v).name for v in (emitted if emitted is not None else ()))
+    kept = {p.value(v).name for v in (emitted if emitted is not None else ())}
     emits = tuple(e for e in p.emits if emitted is None or e.value in kept)
     outputs = tuple(outputs)
     by_name = {e.name: e for e in p.equations}

@@ -278,6 +278,18 @@ def sums_of_multiples(n: Node) -> Node | None:
     return Product(mul(outside.node(), summed(inside.node()))).node()
 
 
+def sums_of_fills(n: Node) -> Node | None:
+    """sum(v - s) is sum(v) - H*s, where s is a number: the sum of v - mean(v) is zero."""
+    if n.op != "sum" or n.args[0].op not in ("add", "sub"):
+        return None
+    terms = signed_terms(n.args[0])
+    if not any(t.op == "fill" for _, t in terms):
+        return None
+    vectors = [(sign, t) for sign, t in terms if t.op != "fill"]
+    numbers = [(sign, summed(t)) for sign, t in terms if t.op == "fill"]
+    return sum_of([(1, summed(sum_of(vectors))), *numbers] if vectors else numbers)
+
+
 def signs_outside(n: Node) -> Node | None:
     """M @ -v is -(M @ v)."""
     if n.op == "matmul" and n.args[1].op == "neg":
@@ -335,6 +347,7 @@ SIMPLER: tuple[Rule, ...] = (
     fills_outside,
     signs_outside,
     sums_of_multiples,
+    sums_of_fills,
     tiles_joined,
     sums,
     common_factors,

@@ -52,11 +52,12 @@ def split_rows(roots: Mapping[str, Node]) -> dict[str, Node]:
     whole = set(roots.values())
 
     def change(n: Node, args: tuple[Node, ...]) -> Node | None:
-        if n.op == "block" and n.args[0].op == "matmul" and n.args[0] not in whole:
-            if read[n.args[0]]:
-                matrix, vector = args[0].args
-                return matmul(_slice(matrix, (n.attr[0], (0, matrix.dims[1]))), vector)
-        return None
+        if n.op != "block" or n.args[0].op != "matmul" or n.args[0] in whole:
+            return None
+        if not read[n.args[0]]:
+            return None
+        matrix, vector = args[0].args
+        return matmul(_slice(matrix, (n.attr[0], (0, matrix.dims[1]))), vector)
 
     found = rebuild_all(roots.values(), change)
     return {name: found[root] for name, root in roots.items()}
@@ -229,7 +230,7 @@ def _slice_concat(a: Node, span: tuple[Dim, Dim]) -> Node:
         if isinstance(inside, int) and isinstance(span[1], int) and isinstance(_width(p), int):
             width = _width(p)
             assert isinstance(width, int)
-            if 0 <= inside and inside + span[1] <= width:
+            if inside >= 0 and inside + span[1] <= width:
                 return _slice(p, ((inside, span[1]),)) if p.dims else fill(p, (1,))
         start = stop
     return block(a, span)

@@ -100,7 +100,9 @@ class _Scheduler:
         f = self.f
         states = {s: f.steps[s] for s in f.starts}
         names = frozenset(e.name for e in self.p.equations)
-        context = Context(self.constants, f.labels, f.rank, names, states, f.names.fresh, self.panel)
+        context = Context(
+            self.constants, f.labels, f.rank, names, states, f.names.fresh, self.panel
+        )
         here: dict[str, dict[Node, str]] = {"before": {}, "loop": {}, "after": {}}
         for n, name in self.series.items():
             region = "loop" if n in self.loop else "after" if n in self.later else "before"
@@ -108,9 +110,7 @@ class _Scheduler:
 
         def phases(region: str, accums: Iterable[Accum] = ()) -> tuple[Phase, ...]:
             outside = {n: name for n, name in self.series.items() if n not in here[region]}
-            made = Region(
-                here[region], outside, context, stepwise=region == "loop", accums=accums
-            )
+            made = Region(here[region], outside, context, stepwise=region == "loop", accums=accums)
             return made.phases()
 
         before, loop, after = phases("before"), phases("loop"), phases("after", self.accums)
@@ -147,15 +147,17 @@ class _Scheduler:
 
     def stacks(self, phases: Iterable[Phase]) -> tuple[tuple[str, ...], ...]:
         """Which series should lie side by side, so that products read and write them whole."""
-        rolls = {s: self.series.get(n, s) for s, n in self.f.steps.items() if s in self.f.starts}
+        rolls: dict[str, str] = {s: self.series.get(self.f.steps[s], s) for s in self.f.starts}
         held = {name: n.dims for n, name in self.series.items()}
         own = {*self.p.outputs, *(e.name for e in self.p.emits)}
         wanted: list[tuple[str, ...]] = []
         for g in (g for phase in phases for g in phase.gemms):
-            plus = [n.attr[0] for n in g.plus if n is not None]
+            plus: list[str] = [n.attr[0] for n in g.plus if n is not None]
             if len(plus) == len(g.outs):
                 wanted.append(tuple(plus))
-            wanted.append(tuple(rolls.get(o.attr[0], o.attr[0]) for o in g.operands if o.op == "ref"))
+            wanted.append(
+                tuple(rolls.get(o.attr[0], o.attr[0]) for o in g.operands if o.op == "ref")
+            )
         wanted += [
             tuple(a.attr[0] for a in side if a.op == "ref" and a.attr[1] == 0)
             for g in self.time_gemms

@@ -9,6 +9,9 @@ their vjps applied to the tangents, since their Jacobian is diagonal.
 Kinks (as torch): relu'(0) = abs'(0) = 0; max and min split a tie in halves.
 """
 
+# The lambdas of the table take the types that their row's fields say.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -96,7 +99,7 @@ def ref(name: str, lag: int, dims: Dims) -> Node:
 def const(value: float) -> Node:
     """A number. Negative ones are `neg` of a positive one, so that text has one spelling."""
     value = float(value)
-    if value < 0 or value == 0 and np.signbit(value):
+    if value < 0 or (value == 0 and np.signbit(value)):
         return neg(const(-value))
     return intern("const", (), (value.hex(),), ())
 
@@ -392,7 +395,9 @@ def _t_product(build: Callable[[Node, Node], Node]) -> Callable[..., Node]:
 def _t_linear(n: Node, y: Node, *tangents: Node | None) -> Node:
     """Forward mode of a linear op: the op itself, with zeros for what has no tangent."""
     zeros = [fill(const(0), a.dims) for a in n.args]
-    return node(n.op, *(z if t is None else t for t, z in zip(tangents, zeros, strict=True)), attr=n.attr)
+    return node(
+        n.op, *(z if t is None else t for t, z in zip(tangents, zeros, strict=True)), attr=n.attr
+    )
 
 
 def _d_concat(g: Node, y: Node, *args: Node) -> Terms:
@@ -503,22 +508,32 @@ _POSITIVE: Domain = (0.3, 3.0)
 OPS: dict[str, Op] = {
     # leaves
     "ref": Op(0, _leaf, _unspecified, lambda g, y: ()),
-    "const": Op(0, _leaf, lambda n, s: np.float64(float.fromhex(n.attr[0])), lambda g, y: (), sized=True),
-    "size": Op(0, _leaf, lambda n, s: np.float64(size_of(n.attr[0], s)), lambda g, y: (), sized=True),
+    "const": Op(
+        0, _leaf, lambda n, s: np.float64(float.fromhex(n.attr[0])), lambda g, y: (), sized=True
+    ),
+    "size": Op(
+        0, _leaf, lambda n, s: np.float64(size_of(n.attr[0], s)), lambda g, y: (), sized=True
+    ),
     # elementwise
     "add": _ew(2, lambda a, b: a + b, lambda g, y, a, b: (g, g)),
     "sub": _ew(2, lambda a, b: a - b, lambda g, y, a, b: (g, neg(g))),
     "mul": _ew(2, lambda a, b: a * b, lambda g, y, a, b: (mul(g, b), mul(g, a))),
-    "div": _ew(2, lambda a, b: a / b, lambda g, y, a, b: (div(g, b), neg(div(mul(g, y), b))), _POSITIVE),
+    "div": _ew(
+        2, lambda a, b: a / b, lambda g, y, a, b: (div(g, b), neg(div(mul(g, y), b))), _POSITIVE
+    ),
     "neg": _ew(1, lambda a: -a, lambda g, y, a: (neg(g),)),
-    "pow": Op(1, _same, _pow, _d_pow, lambda n, y, t: _d_pow(t, y, *n.args, n=n)[0], True, True, _POSITIVE),
+    "pow": Op(
+        1, _same, _pow, _d_pow, lambda n, y, t: _d_pow(t, y, *n.args, n=n)[0], True, True, _POSITIVE
+    ),
     "tanh": _ew(1, np.tanh, lambda g, y, a: (mul(g, _one_minus(power(y, 2))),)),
     "sigmoid": _ew(1, _sigmoid, lambda g, y, a: (mul(g, mul(y, _one_minus(y))),)),
     "exp": _ew(1, np.exp, lambda g, y, a: (mul(g, y),)),
     "log": _ew(1, np.log, lambda g, y, a: (div(g, a),), _POSITIVE),
     "sqrt": _ew(1, np.sqrt, lambda g, y, a: (div(g, mul(const(2), y)),), _POSITIVE),
     "softplus": _ew(1, _softplus, lambda g, y, a: (mul(g, node("sigmoid", a)),)),
-    "logsigmoid": _ew(1, lambda a: -_softplus(-a), lambda g, y, a: (mul(g, node("sigmoid", neg(a))),)),
+    "logsigmoid": _ew(
+        1, lambda a: -_softplus(-a), lambda g, y, a: (mul(g, node("sigmoid", neg(a))),)
+    ),
     "softsign": _ew(
         1,
         lambda a: a / (1 + _magnitude(a)),
@@ -570,7 +585,9 @@ OPS: dict[str, Op] = {
         sized=True,
     ),
     "concat": Op(None, _concat_sizes, _concat, _d_concat, _t_linear),
-    "block": Op(1, _block_sizes, lambda n, s, a: a[_spans(n.attr, s)], _d_block, _t_linear, sized=True),
+    "block": Op(
+        1, _block_sizes, lambda n, s, a: a[_spans(n.attr, s)], _d_block, _t_linear, sized=True
+    ),
     "embed": Op(1, _embed_sizes, _embed, _d_embed, _t_linear, sized=True),
     "softmax": Op(1, _rank(1), _softmax, _d_softmax, _t_softmax),
     "log_softmax": Op(1, _rank(1), _log_softmax, _d_log_softmax, _t_log_softmax),
@@ -589,6 +606,11 @@ OPS: dict[str, Op] = {
         None, lambda attr, *dims: (), _unspecified, _d_call_scalar, _t_unspecified, sized=True
     ),
     "call_slope": Op(
-        None, lambda attr, *dims: dims[attr[1]], _unspecified, _d_unspecified, _t_unspecified, sized=True
+        None,
+        lambda attr, *dims: dims[attr[1]],
+        _unspecified,
+        _d_unspecified,
+        _t_unspecified,
+        sized=True,
     ),
 }

@@ -243,7 +243,7 @@ def _validate(p: Program) -> None:
             assert node.dims == dims[name], f"`{name}` in `{e.name}` has dims {node.dims}"
             if kinds[name] is Kind.STEP:
                 assert e.kind is not Kind.ONCE, f"`{e.name}` reads the series `{name}`"
-                assert lag == 1 and name in states or lag == 0 and name in ready, (
+                assert (lag == 1 and name in states) or (lag == 0 and name in ready), (
                     f"`{e.name}` reads `{name}` at lag {lag} before it is there"
                 )
             else:

@@ -7,16 +7,17 @@ state, unindexed a parameter. Declarations come first.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from bptt.errors import CellError, Span
-from bptt.ir.dims import Dim, Dims, add_dims, scale_dim
+from bptt.ir.dims import Dim, Dims, add_dims, scale_dim, terms
 from bptt.ir.program import MACHINE, Role
 from bptt.language.near import did_you_mean
 from bptt.language.terms import CONSTANT, SERIES, STATIC, Shape, Term, Terms
 from bptt.language.tree import Declaration, Expr, Line, Sizes, Tree, postorder, said
 
 _ROLES = {"input": Role.GIVEN, "param": Role.PARAM, "const": Role.CONST}
-_LARGEST = 10**9
+_LARGEST, _LONGEST = 10**9, 200
 
 
 @dataclass(eq=False)
@@ -41,10 +42,13 @@ class Named:
 def to_dim(e: Expr) -> Dim:
     """A size: names, whole numbers, their sums and multiples."""
     values: list[Dim] = []
-    for part in postorder(e):
+    parts = list(islice(postorder(e), _LONGEST + 1))
+    if len(parts) > _LONGEST:
+        raise CellError(f"a size of more than {_LONGEST} parts", e.at)
+    for part in parts:
         right = values.pop() if len(part.args) == 2 else 0
         left = values.pop() if part.args else 0
-        if part.op == "number" and part.value < _LARGEST and part.value == int(part.value):
+        if part.op == "number" and part.value <= _LARGEST and part.value == int(part.value):
             values.append(int(part.value))
         elif part.op == "name" and part.lag is None:
             values.append(part.name)
@@ -61,6 +65,8 @@ def to_dim(e: Expr) -> Dim:
         else:
             help = "a size is a name, a whole number, or their sum: `H`, `4*H`, `X + H + 1`"
             raise CellError(f"`{said(part.span)}` is not a size", part.span, help=help)
+        if any(abs(n) >= _LARGEST for n in terms(values[-1]).values()):
+            raise CellError(f"the size `{said(part.span)}` is too large", part.span)
     return values.pop()
 
 
@@ -151,7 +157,7 @@ class Scope:
         reads = (e for line in self.tree.lines for e in postorder(line.rhs))
         return name in self.names or any(e.op == "name" and e.name == name for e in reads)
 
-    def resolve(self, e: Expr, terms: Terms) -> Term:
+    def resolve(self, e: Expr, make: Terms) -> Term:
         """The term of a name as an expression reads it."""
         name = e.name
         if name == "t":
@@ -176,7 +182,7 @@ class Scope:
             found = self.copies.setdefault(
                 name, Named(f"last{MACHINE}{name}", e.span, SERIES, found.shape)
             )
-        term = terms.make("ref", (), e, (found.name, lag), shape=found.shape, level=found.level)
+        term = make.make("ref", (), e, (found.name, lag), shape=found.shape, level=found.level)
         value = found.declaration and found.declaration.value
         term.literal = value is not None and found.shape.dims == ()
         return term

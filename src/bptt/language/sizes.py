@@ -20,6 +20,7 @@ from bptt.language.tree import Expr
 
 _ELEMENTWISE = ("add", "sub", "mul", "div", "max", "min")
 _OF_VECTORS = ("mean", "dot", "row_max", "part", "outer")
+_LARGEST = 10**9
 _UNKNOWN = "?"  # begins the names of sizes that are not found yet
 
 
@@ -42,7 +43,7 @@ class WrongKind(Exception):
 class Refused(Exception):
     """A term that no sizes can save."""
 
-    def __init__(self, reason: Literal["beside", "number", "inner", "transposed"]) -> None:
+    def __init__(self, reason: Literal["beside", "number", "inner", "transposed", "large"]) -> None:
         super().__init__()
         self.reason = reason
 
@@ -60,6 +61,8 @@ class Sizes:
         self.now: Term
         self.made = 0
         self.queue: deque[Term] = deque()
+        self.queued: set[Term] = set()
+        self.counted: dict[Term, int] = {}  # how many arguments of a `concat` are known
         self.guesses: list[tuple[int, int, Term]] = []
         self.done: set[Term] = set()
 
@@ -97,6 +100,8 @@ class Sizes:
         _, _, name, value = min(choices, key=lambda c: c[:2])
         if isinstance(value, int) and value < 1:
             raise Misfit(left, right)
+        if any(abs(k) > _LARGEST for k in terms(value).values()):
+            raise Refused("large")
         self.solved[name] = value
         if isinstance(value, str) and not is_unknown(value):
             self.given[name] = value, self.now
@@ -107,7 +112,8 @@ class Sizes:
             if shape.flat and len(dims) == 2:
                 raise WrongKind(dims, "a number or vector", at)
             shape.dims = dims
-            self.queue.extend(shape.readers)
+            for term in shape.readers:
+                self.enqueue(term)
             return
         if len(shape.dims) != len(dims):
             wanted = ("a number", "a vector", "a matrix")[len(dims)]
@@ -137,13 +143,19 @@ class Sizes:
         """Look at `term` now, and again whenever more of it is known."""
         for shape in {id(s): s for s in (term.shape, *(a.shape for a in term.args))}.values():
             shape.readers.append(term)
-        self.queue.append(term)
+        self.enqueue(term)
+
+    def enqueue(self, term: Term) -> None:
+        if term not in self.queued:
+            self.queued.add(term)
+            self.queue.append(term)
 
     def run(self) -> None:
         """Find all there is to find. `explain` turns a contradiction into an error."""
         while True:
             if self.queue:
                 term, action = self.queue.popleft(), self.look
+                self.queued.discard(term)
             elif self.guesses:
                 term, action = heapq.heappop(self.guesses)[2], self.guess
             else:
@@ -258,14 +270,17 @@ class Sizes:
 
     def concat(self, term: Term) -> None:
         whole = self.vector(term.shape, term.expr)
-        shapes = [a.shape.dims for a in term.args]
-        for dims, e in zip(shapes, term.parts, strict=True):
-            if dims is not None and len(dims) == 2:
-                raise WrongKind(dims, "a number or vector", e)
-        if None in shapes:
+        k = self.counted.get(term, 0)
+        while k < len(term.args) and (dims := term.args[k].shape.dims) is not None:
+            if len(dims) == 2:
+                raise WrongKind(dims, "a number or vector", term.parts[k])
+            k += 1
+        self.counted[term] = k
+        if k < len(term.args):
             self.wait(term)
         else:
-            self.equate(whole, add_dims(*(d[0] if d else 1 for d in shapes if d is not None)))
+            sizes = [a.shape.dims for a in term.args]
+            self.equate(whole, add_dims(*(d[0] if d else 1 for d in sizes if d is not None)))
             self.done.add(term)
 
     def sum(self, term: Term) -> None:
@@ -310,7 +325,7 @@ class Sizes:
             for arg, e in zip(term.args, term.parts, strict=True):
                 if arg.shape.dims is None:
                     self.vector(arg.shape, e)
-        self.queue.append(term)
+        self.enqueue(term)
 
 
 def _ranks(*shapes: Shape) -> tuple[int | None, ...]:

@@ -33,7 +33,7 @@ class Token(NamedTuple):
 # Marks that stand on letters (c̃, ĥ): not `\w` for `re`.
 _MARKS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff"
 _PATTERN = (
-    r"(?P<space>\s+)"
+    r"(?P<space>[^\S\r]+)"
     r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     rf"|(?P<name>NAME[\wMORE{_MARKS}]*)"
     r"|(?P<op>\*\*|\+=|==|[-+*/@()\[\],=:.'])"

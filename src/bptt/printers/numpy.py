@@ -9,6 +9,7 @@ array functions. Rows are the last axis but one, columns the last; a number has 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from bptt.ir.dims import Dim, Dims, terms
 from bptt.ir.ops import number, ref
@@ -45,9 +46,7 @@ class PrintError(NotImplementedError):
     """An op has no spelling in this language."""
 
 
-def print_rows(
-    plan: Plan, phases: tuple[Phase, ...], name: str, sizes: list[str]
-) -> list[Printed]:
+def print_rows(plan: Plan, phases: tuple[Phase, ...], name: str, sizes: list[str]) -> list[Printed]:
     """Functions that run `phases` on all rows at once and return the series they compute.
 
     One function ends where the next phase reads a series of its own one step back.
@@ -136,9 +135,7 @@ class _Printer:
         returns = [n for n in self.local if n in wanted or n.startswith(("final$", "sum "))]
         self.lines.append(f"return ({''.join(self.local[n] + ', ' for n in returns)})")
         source = self.function(f"{name}(X, N, C, S, lead)", [])
-        return Printed(
-            source, self.read_keys(), self.constant_names(), returns=returns
-        )
+        return Printed(source, self.read_keys(), self.constant_names(), returns=returns)
 
     def step(self, slots: list[str]) -> Printed:
         plan = self.plan
@@ -169,7 +166,11 @@ class _Printer:
 
     def function(self, head: str, unpack: list[str]) -> str:
         top = list(unpack)
-        for names, whole in ((self.sizes, "N"), (self.constants.found, "C"), (self.reads.found, "S")):
+        for names, whole in (
+            (self.sizes, "N"),
+            (self.constants.found, "C"),
+            (self.reads.found, "S"),
+        ):
             if names:
                 letter = {"N": "n", "C": "c", "S": "s"}[whole]
                 top.append(f"({''.join(f'{letter}{k}, ' for k in range(len(names)))}) = {whole}")
@@ -238,9 +239,7 @@ class _Printer:
         self.lines.append(f"{made} = {source}")
         if whole is not None and whole not in self.slots:
             self.local[whole] = made
-        for out, dims, p, (start, stop) in zip(
-            g.outs, g.dims, g.plus, self.offsets(g.dims), strict=True
-        ):
+        for out, p, (start, stop) in zip(g.outs, g.plus, self.offsets(g.dims), strict=True):
             missing = "" if plus or p is None else f" + {self.expression(p)}"
             self.bind(out, f"{made}[..., {start}:{stop}]{missing}")
 
@@ -252,7 +251,7 @@ class _Printer:
         for d in dims:
             step = dim_source(d[0] if d else 1, self.sizes)
             edges.append(step if edges[-1] == "0" else f"{edges[-1]}+{step}")
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(pairwise(edges))
 
     # --- operands ---
 
@@ -367,8 +366,6 @@ class _Printer:
         return self.reads((name, lag))
 
 
-
-
 def plan_dims(plan: Plan, roll: str) -> Dims:
     """The dims of a roll."""
     return next(r.dims for r in plan.rolls if r.name == roll)
@@ -468,7 +465,5 @@ class _Once:
                 raise PrintError(f"the reference backend has no spelling for `{op}`")
 
     def spans(self, n: Node) -> str:
-        found = [
-            (dim_source(s, self.sizes), dim_source(k, self.sizes)) for s, k in n.attr
-        ]
+        found = [(dim_source(s, self.sizes), dim_source(k, self.sizes)) for s, k in n.attr]
         return ", ".join(f"{s}:{s}+{k}" for s, k in found)

@@ -39,7 +39,8 @@ class Incoming:
     port: Port
 
 
-Argument = Port | Incoming
+# What a derivative is by: a port, an incoming adjoint, or a direction.
+Argument = Port | Incoming | str
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def check(
                 if order == 2:
                     lines += judge_second(second_truth(found, rng))
                 break
-            except (numeric.KinkError, _UnfiniteError) as error:
+            except numeric.KinkError as error:
+                found, why = None, f"a kink next to `{_label(program, error.port)[1]}`"
+            except _UnfiniteError as error:
                 found, why = None, str(error)
         if found is None:
             faults = (f"no sample fit for a check in {DRAWS} draws: {why}",)
@@ -138,12 +141,11 @@ def truth(
     program = with_outputs(program, (*loss, *(s.name for s in program.states)))
     given = sampling.draw(program, length, sizes, rng, values or {})
     given |= sampling.warmed(program, given, sizes, rng)
-    if (bad := sampling.unfinite(program, forward(program, given, sizes, length), length)) is not None:
-        raise _UnfiniteError(bad)
+    bad = sampling.unfinite(program, forward(program, given, sizes, length), length)
+    if bad is not None:
+        raise _UnfiniteError(f"`{bad.name}` is {bad.value}")
     cotangents = sampling.randoms(program, outputs(program), length, sizes, rng)
-    analytic = all(
-        OPS[n.op].branch is None for n in walk(*(e.rhs for e in program.equations))
-    )
+    analytic = all(OPS[n.op].branch is None for n in walk(*(e.rhs for e in program.equations)))
     found = Truth(program, lower(program), sizes, length, given, cotangents, analytic, ())
     losses = [cotangents]
     if program.loss:
@@ -304,23 +306,24 @@ def cold_faults(
 
     The sample starts warm and never sees what training meets first: sqrt(0), x / 0.
     """
-    p, sizes = found.lowered, found.sizes
-    given = {**found.given, **sampling.declared(p, found.given, sizes)}
-    values = forward(p, given, sizes, found.length)
-    bad = sampling.unfinite(p, values, found.length)
+    sizes, length = found.sizes, found.length
+    given = {**found.given, **sampling.declared(found.program, found.given, sizes)}
+    bad = sampling.unfinite(found.program, forward(found.program, given, sizes, length), length)
     if bad is not None:
-        return (f"from its declared start, {bad}",)
+        return (f"from its declared start, `{bad.name}` is {bad.value}",)
     sweep = _sweep(found, derived)
+    values = forward(found.lowered, given, sizes, length)
     _, values = pull(sweep, values, found.cotangents, sizes)
-    bad = sampling.unfinite(sweep.program, values, found.length)
-    return () if bad is None else (f"backward from its declared start, {bad}",)
+    bad = sampling.unfinite(sweep.program, values, length)
+    if bad is None:
+        return ()
+    origin = sweep.program.equation(bad.name).origin
+    return (f"backward from its declared start, `{bad.name}` is {bad.value} ({origin})",)
 
 
 def warnings(program: Program, lines: Iterable[Line]) -> tuple[str, ...]:
     """What is right, yet worth a word: tensors on which nothing depends."""
-    started = {
-        name for s in program.states if s.start is not None for name, _ in refs(s.start)
-    }
+    started = {name for s in program.states if s.start is not None for name, _ in refs(s.start)}
     read = {name for name, _ in refs(*(e.rhs for e in program.equations))}
     notes: list[str] = []
     for line in lines:
@@ -345,9 +348,7 @@ def _flat(values: Mapping[Any, Array], ports: Iterable[Any]) -> Array:
     return np.concatenate([np.ravel(values[port]) for port in ports])
 
 
-def _split(
-    flat: Array, like: Mapping[Any, Array], method: str
-) -> dict[Any, tuple[str, Array]]:
+def _split(flat: Array, like: Mapping[Any, Array], method: str) -> dict[Any, tuple[str, Array]]:
     out: dict[Any, tuple[str, Array]] = {}
     start = 0
     for port, array in like.items():
@@ -364,6 +365,8 @@ def _largest(arrays: Iterable[Array]) -> float:
 
 def _label(p: Program, port: Argument) -> tuple[str, str]:
     """What kind of tensor a port is, and what to call it."""
+    if isinstance(port, str):
+        return "direction", port
     if isinstance(port, Incoming):
         return "adjoint", _label(p, port.port)[1]
     tail = {At.FIRST: "[-1]", At.LAST: "[T]", At.START: "[start]", At.FINAL: "[final]"}

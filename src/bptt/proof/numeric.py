@@ -19,7 +19,11 @@ FIRST_STEP, LAST_STEP = 1e-3, 1e-5
 
 
 class KinkError(Exception):
-    """The point is so near a kink that no step stays on its side: draw another."""
+    """The point is so near a kink that no step by `port` stays on its side: draw another."""
+
+    def __init__(self, port: Any) -> None:
+        super().__init__(f"a kink next to {port}")
+        self.port = port
 
 
 def complex_step(f: Function, point: Mapping[Any, Array], port: Any, weights: Array) -> Array:
@@ -51,9 +55,13 @@ def differences(f: Function, point: Mapping[Any, Array], port: Any, weights: Arr
             if all(same(here, side) for side in sides):
                 return weights @ ((8 * (a - b) - (c - d)) / (12 * h))
             h /= 2
-        raise KinkError(f"a kink next to {port}")
+        raise KinkError(port)
 
     return _entries(point, port, weights, slope)
+
+
+# The one argument of a function along a line.
+LINE = "the direction"
 
 
 def along(
@@ -64,12 +72,12 @@ def along(
     length = float(np.sqrt(sum(np.sum(np.square(v)) for v in direction.values())))
 
     def moved(extra: Mapping[Any, Array], sides: list[Array] | None) -> Array:
-        s = extra["step"] / length
+        s = extra[LINE] / length
         return f({**point, **{port: point[port] + s * v for port, v in direction.items()}}, sides)
 
     everything = np.eye(len(f(point, None)))
     way = complex_step if analytic else differences
-    return length * way(moved, {"step": np.zeros(())}, "step", everything)
+    return length * way(moved, {LINE: np.zeros(())}, LINE, everything)
 
 
 def branches(f: Function, point: Mapping[Any, Array]) -> list[Array]:

@@ -142,5 +142,3 @@ class _Run:
                 else:
                     out[Port(e.name, At.CONST)] = self.constant[e.name]
         return out
-
-

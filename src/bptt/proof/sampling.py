@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,7 +99,8 @@ def warmed(
 ) -> Arrays:
     """Initial states as a running cell has them: three steps from the declared start, then 10 %.
 
-    Random numbers will not do: a normaliser drawn around zero is a pole that no run meets.
+    Random numbers will not do: a normaliser drawn around zero is a pole that no run meets. They
+    stand in where the declared start leads to a value that is not finite.
     """
     series = {
         port: rng.normal(size=(WARM_STEPS, *np.shape(array)[1:]))
@@ -110,14 +111,21 @@ def warmed(
     starts: Arrays = {}
     for state in p.states:
         array = found[Port(state.name, At.FINAL)]
-        shift = 0.1 * rng.uniform(-1, 1, size=array.shape)
+        shift: Array = rng.uniform(-0.1, 0.1, size=array.shape)
         # an entry that is still exactly zero has no size of its own to be moved by
-        starts[Port(state.name, At.START)] = np.where(array == 0, shift, array * (1 + shift))
+        moved: Array = np.where(array == 0, shift, array * (1 + shift))
+        # a cell that is not finite from its start is wrong, yet its derivative need not be
+        finite = np.isfinite(array).all()
+        starts[Port(state.name, At.START)] = moved if finite else rng.normal(size=array.shape)
     return starts
 
 
 def randoms(
-    p: Program, ports: Iterable[Port], length: int, sizes: Mapping[str, int], rng: np.random.Generator
+    p: Program,
+    ports: Iterable[Port],
+    length: int,
+    sizes: Mapping[str, int],
+    rng: np.random.Generator,
 ) -> Arrays:
     """N(0, 1) for each port, in its shape."""
     return {
@@ -126,32 +134,34 @@ def randoms(
     }
 
 
-def unfinite(p: Program, values: Mapping[Port, Array], length: int) -> str | None:
-    """The first assigned value, in the order things run, that is not finite: what and when."""
-    times = range(length) if p.dir > 0 else range(length - 1, -1, -1)
+class Unfinite(NamedTuple):
+    """An assigned name, and what it is: `nan at t = 0`."""
+
+    name: str
+    value: str
+
+
+def unfinite(p: Program, values: Mapping[Port, Array], length: int) -> Unfinite | None:
+    """The first assigned value, in the order things run, that is not finite."""
     late = p.late()
-
-    def constants(wanted: bool) -> str | None:
-        for e in p.equations:
-            if e.kind is not Kind.STEP and (e.name in late) is wanted:
-                array = values[Port(e.name, At.CONST)]
-                if not np.isfinite(array).all():
-                    return f"`{e.name}` is {_first_bad(array)}"
-        return None
-
-    if (found := constants(False)) is not None:
-        return found
-    for t in times:
-        for e in p.steps():
-            array = values[Port(e.name, At.STEPS)][t]
-            if not np.isfinite(array).all():
-                return f"`{e.name}` is {_first_bad(array)} at t = {t}"
-    return constants(True)
-
-
-def _first_bad(array: Array) -> str:
-    flat = np.ravel(array)
-    return str(flat[~np.isfinite(flat)][0])
+    early = [e for e in p.equations if e.kind is Kind.ONCE and e.name not in late]
+    after = [e for e in p.equations if e.name in late]
+    times = range(length) if p.dir > 0 else range(length - 1, -1, -1)
+    order = [
+        *((e.name, values[Port(e.name, At.CONST)], "") for e in early),
+        *(
+            (e.name, values[Port(e.name, At.STEPS)][t], f" at t = {t}")
+            for t in times
+            for e in p.steps()
+        ),
+        *((e.name, values[Port(e.name, At.CONST)], "") for e in after),
+    ]
+    for name, array, when in order:
+        flat = np.ravel(array)
+        finite = np.isfinite(flat)
+        if not finite.all():
+            return Unfinite(name, f"{flat[~finite][0]}{when}")
+    return None
 
 
 def _lead(port: Port, length: int) -> tuple[int, ...]:

@@ -143,7 +143,7 @@ def hessian_vector(
     length = length_of(values)
     moved = forward(t.program, _derived_inputs(t, values, direction, sizes), sizes, length)
     along: Arrays = dict(direction)
-    for port, of in d1.primal.items():
+    for of in d1.primal.values():
         if of not in along and (name := t.names.get(of.name)) is not None:
             along[of] = moved[Port(name, of.at)]
     seeds = {port: along[of] for port, of in d1.primal.items() if of in along}

@@ -103,7 +103,9 @@ def test_backend_is_the_oracle(cell: str, order: str, kind: str, rng: np.random.
         want = expected(p, shape, given)
         for port, a in zip(outputs(p), got, strict=True):
             if port in want:
-                assert_close(f"{cell} {order} {shape} {port.name}", a, want[port], BACKEND["float64"])
+                assert_close(
+                    f"{cell} {order} {shape} {port.name}", a, want[port], BACKEND["float64"]
+                )
             else:  # no sequence at all: nothing to sum
                 assert np.all(a == 0), f"{cell} {order} {shape} {port.name} of no sequences"
 

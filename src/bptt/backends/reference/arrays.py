@@ -17,138 +17,113 @@ class NumpyArrays:
     tanh, exp, log, sqrt, abs, sign = np.tanh, np.exp, np.log, np.sqrt, np.abs, np.sign
     max, min, matmul = np.maximum, np.minimum, np.matmul
 
-    @staticmethod
-    def empty(shape: tuple[int, ...], like: Array) -> Array:
+    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         """Memory that somebody fills."""
         return np.empty(shape, like.dtype)
 
-    @staticmethod
-    def zeros(shape: tuple[int, ...], like: Array) -> Array:
+    def zeros(self, shape: tuple[int, ...], like: Array) -> Array:
         """Zeros."""
         return np.zeros(shape, like.dtype)
 
-    @staticmethod
-    def number(value: float, like: Array) -> Array:
+    def number(self, value: float, like: Array) -> Array:
         """A number as an array without axes."""
         return np.asarray(value, like.dtype)
 
-    @staticmethod
-    def sigmoid(a: Array, out: Array | None = None) -> Array:
+    def sigmoid(self, a: Array, out: Array | None = None) -> Array:
         """In the form that neither overflows nor loses small values."""
         e = np.exp(-np.abs(a))
         return np.divide(np.where(a >= 0, np.ones_like(e), e), 1 + e, out=out)
 
-    @staticmethod
-    def relu(a: Array) -> Array:
+    def relu(self, a: Array) -> Array:
         """max(a, 0)."""
         return np.maximum(a, 0)
 
-    @staticmethod
-    def softplus(a: Array) -> Array:
+    def softplus(self, a: Array) -> Array:
         """log(1 + exp(a))."""
         return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
 
-    @staticmethod
-    def logsigmoid(a: Array) -> Array:
+    def logsigmoid(self, a: Array) -> Array:
         """log(sigmoid(a))."""
         return np.minimum(a, 0) - np.log1p(np.exp(-np.abs(a)))
 
-    @staticmethod
-    def softsign(a: Array) -> Array:
+    def softsign(self, a: Array) -> Array:
         """a / (1 + |a|)."""
         return a / (1 + np.abs(a))
 
-    @staticmethod
-    def positive(a: Array) -> Array:
+    def positive(self, a: Array) -> Array:
         """1 where a > 0, else 0."""
         return (a > 0).astype(a.dtype)
 
-    @staticmethod
-    def prefer(a: Array, b: Array) -> Array:
+    def prefer(self, a: Array, b: Array) -> Array:
         """1 where a > b, 1/2 where equal, else 0."""
         return 0.5 * (1 + np.sign(a - b))
 
-    @staticmethod
-    def same(a: Array, b: Array) -> Array:
+    def same(self, a: Array, b: Array) -> Array:
         """1 where a = b, else 0."""
         return (a == b).astype(np.result_type(a))
 
-    @staticmethod
-    def sum(a: Array) -> Array:
+    def sum(self, a: Array) -> Array:
         """Of each row, kept as one column."""
         return a.sum(-1, keepdims=True)
 
-    @staticmethod
-    def row_max(a: Array) -> Array:
+    def row_max(self, a: Array) -> Array:
         """Of each row, kept as one column."""
         return a.max(-1, keepdims=True)
 
-    @staticmethod
-    def row_sum(a: Array) -> Array:
+    def row_sum(self, a: Array) -> Array:
         """Over all rows."""
         return a.sum(-2)
 
-    @staticmethod
-    def sum_all(a: Array, axes: int) -> Array:
+    def sum_all(self, a: Array, axes: int) -> Array:
         """Over the last one or two axes."""
         return a.sum(tuple(range(-axes, 0)))
 
-    @staticmethod
-    def swap(a: Array) -> Array:
+    def swap(self, a: Array) -> Array:
         """The transpose of the last two axes."""
         return np.swapaxes(a, -1, -2)
 
-    @staticmethod
-    def gemm(a: Array, panel: Array, plus: Array | None = None) -> Array:
+    def gemm(self, a: Array, panel: Array, plus: Array | None = None) -> Array:
         """a @ panel + plus."""
         c = np.matmul(a, panel)
         if plus is not None:
             c += plus
         return c
 
-    @staticmethod
-    def cat(arrays: Sequence[Array]) -> Array:
+    def cat(self, arrays: Sequence[Array]) -> Array:
         """Columns side by side."""
         return _cat(np, arrays, -1)
 
-    @staticmethod
-    def rows(arrays: Sequence[Array]) -> Array:
+    def rows(self, arrays: Sequence[Array]) -> Array:
         """Rows one below the other."""
         return _cat(np, arrays, -2)
 
-    @staticmethod
-    def split(a: Array, counts: Sequence[int]) -> list[Array]:
+    def split(self, a: Array, counts: Sequence[int]) -> list[Array]:
         """Rows cut into stretches."""
         if len(set(counts)) == 1:
             whole = a.reshape(*a.shape[:-2], len(counts), counts[0], a.shape[-1])
             return [whole[..., t, :, :] for t in range(len(counts))]
         return np.split(a, np.cumsum(counts[:-1]), axis=-2)
 
-    @staticmethod
-    def spread(a: Array, lead: tuple[int, ...], width: int) -> Array:
+    def spread(self, a: Array, lead: tuple[int, ...], width: int) -> Array:
         """All rows and columns of what is equal along some."""
         return np.broadcast_to(a, (*lead, width))
 
-    @staticmethod
-    def whole(a: Array, shape: tuple[int, ...]) -> Array:
+    def whole(self, a: Array, shape: tuple[int, ...]) -> Array:
         """An array without rows, with all its elements."""
         lead = np.shape(a)[: max(0, np.ndim(a) - len(shape))]
         return np.broadcast_to(a, (*lead, *shape))
 
-    @staticmethod
-    def embed(a: Array, starts: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    def embed(self, a: Array, starts: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         """`a` at a place in zeros."""
         out = np.zeros((*a.shape[: a.ndim - len(shape)], *shape), a.dtype)
         out[_place(a, starts)] = a
         return out
 
-    @staticmethod
-    def compact(a: Array) -> Array:
+    def compact(self, a: Array) -> Array:
         """Contiguous memory of its own."""
         return np.array(a, order="C")
 
-    @staticmethod
-    def cast(a: Array, like: Array) -> Array:
+    def cast(self, a: Array, like: Array) -> Array:
         """In the number format of `like`."""
         return np.asarray(a, like.dtype)
 
@@ -174,9 +149,7 @@ class TorchArrays(NumpyArrays):
     def _both(self, a: Array, b: Array) -> tuple[Array, Array]:
         """Two tensors, where one may be a number."""
         like = a if isinstance(a, self.torch.Tensor) else b
-        return tuple(
-            x if isinstance(x, self.torch.Tensor) else like.new_tensor(x) for x in (a, b)
-        )
+        return tuple(x if isinstance(x, self.torch.Tensor) else like.new_tensor(x) for x in (a, b))
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         return self.torch.empty(shape, dtype=like.dtype, device=like.device)

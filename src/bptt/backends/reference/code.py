@@ -34,7 +34,7 @@ class Function:
     call: Callable[..., Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Code:
     """All that the driver walks for one Program."""
 
@@ -111,5 +111,3 @@ def _slots(plan: Plan) -> list[str]:
 def constant_alias(plan: Plan, name: str) -> float | None:
     """The number that a series is, where it is one."""
     return next((number(n) for a, n in plan.aliases if a == name), None)
-
-

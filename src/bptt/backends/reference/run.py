@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from bptt.backends.reference.arrays import table
@@ -13,7 +15,7 @@ from bptt.ir.dims import shape_of, size_of, terms
 from bptt.ir.ops import number
 from bptt.ir.plan import Block, TimeGemm
 from bptt.ir.ports import At, Port
-from bptt.ir.program import Kind, Node, Program
+from bptt.ir.program import Node, Program
 
 Array = Any
 
@@ -31,11 +33,12 @@ def execute(
     return _Run(code(p), arrays, batch_sizes).results()
 
 
-def solve_sizes(c: Code, shapes: dict[Port, tuple[int, ...]]) -> dict[str, int]:
+@lru_cache(maxsize=1024)
+def solve_sizes(c: Code, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
     """The size of each name, from the shapes of the inputs."""
     p, sizes = c.plan.program, dict[str, int]()
     seen: list[tuple[Any, int, Port]] = []
-    for port, shape in shapes.items():
+    for port, shape in zip(c.inputs, shapes, strict=True):
         dims = p.dims(port.name)
         given = shape[1:] if port.at is At.CONST else shape[-1:]
         for d, k in zip(dims or (1,), given if dims else (1,), strict=True):
@@ -44,7 +47,9 @@ def solve_sizes(c: Code, shapes: dict[Port, tuple[int, ...]]) -> dict[str, int]:
         for d, k, _port in seen:
             unknown = [(s, n) for s, n in terms(d).items() if s and s not in sizes]
             if len(unknown) == 1:
-                rest = sum(n * (sizes[s] if s else 1) for s, n in terms(d).items() if s != unknown[0][0])
+                rest = sum(
+                    n * (sizes[s] if s else 1) for s, n in terms(d).items() if s != unknown[0][0]
+                )
                 sizes[unknown[0][0]] = (k - rest) // unknown[0][1]
     for d, k, port in seen:
         if size_of(d, sizes) != k:
@@ -53,9 +58,7 @@ def solve_sizes(c: Code, shapes: dict[Port, tuple[int, ...]]) -> dict[str, int]:
 
 
 class _Run:
-    def __init__(
-        self, c: Code, arrays: Sequence[Array], batch_sizes: Sequence[int] | None
-    ) -> None:
+    def __init__(self, c: Code, arrays: Sequence[Array], batch_sizes: Sequence[int] | None) -> None:
         self.c, self.plan, self.p = c, c.plan, c.plan.program
         if len(arrays) != len(c.inputs):
             raise UserError(f"{len(arrays)} arrays for the {len(c.inputs)} inputs of a sweep")
@@ -63,7 +66,7 @@ class _Run:
         self.like = arrays[0]
         self.x = table(self.like)
         shapes = {port: tuple(a.shape) for port, a in given.items()}
-        self.sizes = solve_sizes(c, shapes)
+        self.sizes = solve_sizes(c, tuple(shapes.values()))
         self.numbers = [self.sizes[s] for s in c.sizes]
         self.groups = max((s[0] for s in shapes.values()), default=1)
         counts, batch = _layout(shapes, batch_sizes)
@@ -80,7 +83,9 @@ class _Run:
             if port.at is At.CONST:
                 self.constants[port.name] = a
             elif port.at is At.STEPS:
-                self.series[port.name] = self.wide(a.reshape(*a.shape[: len(lead)], -1, a.shape[-1]))
+                self.series[port.name] = self.wide(
+                    a.reshape(*a.shape[: len(lead)], -1, a.shape[-1])
+                )
             elif port.at is At.STATIC:
                 self.series[port.name] = self.wide(self.time.spread(a))
             else:
@@ -169,7 +174,9 @@ class _Run:
         writes = [time.steps(slots[name]) for name in printed.slots]
         constants = self.row_constants(c.loop)
         starts = [self.start(group) for group in printed.rolls]
-        state = [s[..., : time.counts[0 if forward else -1], :] for s in starts] if time.counts else []
+        state = (
+            [s[..., : time.counts[0 if forward else -1], :] for s in starts] if time.counts else []
+        )
         done: list[list[Array]] = [[] for _ in starts]
         order = range(len(time.counts)) if forward else range(len(time.counts) - 1, -1, -1)
         call, numbers, lead = c.loop.call, self.numbers, self.lead
@@ -368,7 +375,8 @@ class _Run:
         found = [
             self.rows(*n.attr)
             if n.op == "ref"
-            else self.x.zeros((*self.lead, self.total, self.width(n)), self.like) + (number(n) or 0.0)
+            else self.x.zeros((*self.lead, self.total, self.width(n)), self.like)
+            + (number(n) or 0.0)
             for n in nodes
         ]
         return self.x.cat(found)
@@ -377,9 +385,7 @@ class _Run:
 
     def results(self) -> list[Array]:
         found = [self.result(port) for port in self.c.outputs]
-        return [
-            self.x.compact(a if self.groups > 1 else a.reshape(1, *a.shape)) for a in found
-        ]
+        return [self.x.compact(a if self.groups > 1 else a.reshape(1, *a.shape)) for a in found]
 
     def result(self, port: Port) -> Array:
         if port.adjoint:
@@ -462,7 +468,7 @@ def _offsets(widths: Sequence[int]) -> list[tuple[int, int]]:
     edges = [0]
     for w in widths:
         edges.append(edges[-1] + w)
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _columns(n: Node, sizes: dict[str, int]) -> int:
