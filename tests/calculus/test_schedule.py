@@ -38,7 +38,7 @@ def test_numbers_of_phases(cell: str) -> None:
 
 
 def test_second_order_of_the_lstm_is_shaped_like_its_forward_pass() -> None:
-    """derive(derive(p)), seeded with what derive(p) gives back: one phase, one recurrent product."""
+    """derive(derive(p)), seeded with what derive(p) gives back: one phase, one product."""
     b = adjoint(program("lstm")).program
     second = adjoint(b, (*b.outputs, *(e.value for e in b.emits))).program
     plan = schedule(second)

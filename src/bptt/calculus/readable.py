@@ -155,7 +155,8 @@ def shared(p: Program, d: Derived) -> Program:
         by = {found: ref(name, 0, found.dims)}
         equations = [replace(e, rhs=substituted(e.rhs, by)) for e in p.equations]
         place = p.equations.index(first)
-        equations.insert(place, Equation(name, Kind.STEP, found, first.origin))
+        origin = next((e.origin for e in d.of.equations if e.name == of), first.origin)
+        equations.insert(place, Equation(name, Kind.STEP, found, origin))
         p = with_lines(p, d, equations)
         made.append(name)
     # a part that lost its weight to another part's name needs none itself

@@ -155,9 +155,8 @@ class _Scheduler:
             plus: list[str] = [n.attr[0] for n in g.plus if n is not None]
             if len(plus) == len(g.outs):
                 wanted.append(tuple(plus))
-            wanted.append(
-                tuple(rolls.get(o.attr[0], o.attr[0]) for o in g.operands if o.op == "ref")
-            )
+            read: list[str] = [o.attr[0] for o in g.operands if o.op == "ref"]
+            wanted.append(tuple(rolls.get(name, name) for name in read))
         wanted += [
             tuple(a.attr[0] for a in side if a.op == "ref" and a.attr[1] == 0)
             for g in self.time_gemms

@@ -141,8 +141,6 @@ class Report:
         if problem.reason == "transposed":
             help = "`dot(v, w)` is an inner product, `v @ M` a row times a matrix"
             return CellError("`.T` of a vector", span, help=help)
-        if problem.reason == "large":
-            return CellError("the sizes grow beyond all bounds here", span)
         if problem.reason == "beside":
             return self.beside(term)
         gated = term.args[0]

@@ -43,7 +43,7 @@ class WrongKind(Exception):
 class Refused(Exception):
     """A term that no sizes can save."""
 
-    def __init__(self, reason: Literal["beside", "number", "inner", "transposed", "large"]) -> None:
+    def __init__(self, reason: Literal["beside", "number", "inner", "transposed"]) -> None:
         super().__init__()
         self.reason = reason
 
@@ -77,6 +77,8 @@ class Sizes:
         found = dim
         while hits := {s: self.solved[s] for s in terms(found) if s in self.solved}:
             found = substitute(found, hits)
+            if any(abs(k) > _LARGEST for k in terms(found).values()):
+                raise CellError("the sizes grow beyond all bounds here", self.now.expr.span)
         if isinstance(dim, str) and found != dim:
             self.solved[dim] = found
         return found
@@ -88,20 +90,20 @@ class Sizes:
             return
         parts = terms(add_dims(left, scale_dim(right, -1)))
         common = gcd(*parts.values())
-        choices: list[tuple[bool, int, str, Dim]] = []
-        for name, n in parts.items():
-            if name.startswith(_UNKNOWN) and abs(n) == common:
-                rest = {s: -k // n for s, k in parts.items() if s != name}
-                value = add_dims(*(scale_dim(s or 1, k) for s, k in rest.items()))
-                negative = any(k < 0 for k in rest.values())
-                choices.append((negative, -int(name[1:]), name, value))
+        above, below = sum(n > 0 for n in parts.values()), sum(n < 0 for n in parts.values())
+        # a sum of others rather than a difference, then the newest
+        choices = [
+            ((above if n > 0 else below) > 1, -int(name[1:]), name)
+            for name, n in parts.items()
+            if name.startswith(_UNKNOWN) and abs(n) == common
+        ]
         if not choices:
             raise Misfit(left, right)
-        _, _, name, value = min(choices, key=lambda c: c[:2])
+        name = min(choices)[2]
+        n = parts.pop(name)
+        value = add_dims(*(scale_dim(s or 1, -k // n) for s, k in parts.items()))
         if isinstance(value, int) and value < 1:
             raise Misfit(left, right)
-        if any(abs(k) > _LARGEST for k in terms(value).values()):
-            raise Refused("large")
         self.solved[name] = value
         if isinstance(value, str) and not is_unknown(value):
             self.given[name] = value, self.now

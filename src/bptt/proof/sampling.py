@@ -111,12 +111,12 @@ def warmed(
     starts: Arrays = {}
     for state in p.states:
         array = found[Port(state.name, At.FINAL)]
-        shift: Array = rng.uniform(-0.1, 0.1, size=array.shape)
+        shift = np.asarray(rng.uniform(-0.1, 0.1, size=np.shape(array)))
         # an entry that is still exactly zero has no size of its own to be moved by
-        moved: Array = np.where(array == 0, shift, array * (1 + shift))
+        moved = np.where(array == 0, shift, array * (1 + shift))
         # a cell that is not finite from its start is wrong, yet its derivative need not be
         finite = np.isfinite(array).all()
-        starts[Port(state.name, At.START)] = moved if finite else rng.normal(size=array.shape)
+        starts[Port(state.name, At.START)] = moved if finite else rng.normal(size=np.shape(array))
     return starts
 
 

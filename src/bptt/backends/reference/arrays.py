@@ -15,7 +15,7 @@ class NumpyArrays:
 
     add, sub, mul, div, neg = np.add, np.subtract, np.multiply, np.divide, np.negative
     tanh, exp, log, sqrt, abs, sign = np.tanh, np.exp, np.log, np.sqrt, np.abs, np.sign
-    max, min, matmul = np.maximum, np.minimum, np.matmul
+    matmul: Any = np.matmul
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         """Memory that somebody fills."""
@@ -37,6 +37,14 @@ class NumpyArrays:
     def relu(self, a: Array) -> Array:
         """max(a, 0)."""
         return np.maximum(a, 0)
+
+    def max(self, a: Array, b: Array) -> Array:
+        """The larger one, element by element."""
+        return np.maximum(a, b)
+
+    def min(self, a: Array, b: Array) -> Array:
+        """The smaller one, element by element."""
+        return np.minimum(a, b)
 
     def softplus(self, a: Array) -> Array:
         """log(1 + exp(a))."""
@@ -139,17 +147,30 @@ class TorchArrays(NumpyArrays):
         self.add, self.sub, self.mul, self.div = torch.add, torch.sub, torch.mul, torch.div
         self.neg, self.tanh, self.exp, self.log = torch.neg, torch.tanh, torch.exp, torch.log
         self.sqrt, self.abs, self.sign = torch.sqrt, torch.abs, torch.sign
-        self.sigmoid, self.relu, self.matmul = torch.sigmoid, torch.relu, torch.matmul
-        self.logsigmoid = f.logsigmoid
-        # torch's own softplus is a straight line above 20
-        self.softplus = lambda a: -f.logsigmoid(-a)
-        self.max = lambda a, b: torch.maximum(*self._both(a, b))
-        self.min = lambda a, b: torch.minimum(*self._both(a, b))
+        self.matmul, self.log_sigmoid = torch.matmul, f.logsigmoid
 
-    def _both(self, a: Array, b: Array) -> tuple[Array, Array]:
+    def sigmoid(self, a: Array, out: Array | None = None) -> Array:
+        return self.torch.sigmoid(a, out=out)
+
+    def relu(self, a: Array) -> Array:
+        return self.torch.relu(a)
+
+    def logsigmoid(self, a: Array) -> Array:
+        return self.log_sigmoid(a)
+
+    def softplus(self, a: Array) -> Array:
+        return -self.log_sigmoid(-a)  # torch's own is a straight line above 20
+
+    def max(self, a: Array, b: Array) -> Array:
+        return self.torch.maximum(*self._both(a, b))
+
+    def min(self, a: Array, b: Array) -> Array:
+        return self.torch.minimum(*self._both(a, b))
+
+    def _both(self, a: Array, b: Array) -> list[Array]:
         """Two tensors, where one may be a number."""
         like = a if isinstance(a, self.torch.Tensor) else b
-        return tuple(x if isinstance(x, self.torch.Tensor) else like.new_tensor(x) for x in (a, b))
+        return [x if isinstance(x, self.torch.Tensor) else like.new_tensor(x) for x in (a, b)]
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         return self.torch.empty(shape, dtype=like.dtype, device=like.device)
