@@ -5,6 +5,7 @@ import contextlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import PROGRAMS
 
 from bptt import cells
 from bptt.calculus.derive import derive, jvp
@@ -57,6 +58,13 @@ def test_cells_forward_and_derived(name: str) -> None:
     for _ in range(2):
         p = derive(p)
         round_trip(p)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_that_no_text_made(name: str) -> None:
+    p = PROGRAMS[name]()
+    round_trip(p)
+    round_trip(derive(p))
 
 
 @pytest.mark.parametrize("name", sorted(BOUND))

@@ -7,17 +7,16 @@ state, unindexed a parameter. Declarations come first.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
 
 from bptt.errors import CellError, Span
-from bptt.ir.dims import Dim, Dims, add_dims, scale_dim, terms
+from bptt.ir.dims import Dim, Dims, add_dims, scale_dim
 from bptt.ir.program import MACHINE, Role
 from bptt.language.near import did_you_mean
 from bptt.language.terms import CONSTANT, SERIES, STATIC, Shape, Term, Terms
 from bptt.language.tree import Declaration, Expr, Line, Sizes, Tree, postorder, said
 
 _ROLES = {"input": Role.GIVEN, "param": Role.PARAM, "const": Role.CONST}
-_LARGEST, _LONGEST = 10**9, 200
+_LARGEST = 10**9
 
 
 @dataclass(eq=False)
@@ -41,33 +40,38 @@ class Named:
 
 def to_dim(e: Expr) -> Dim:
     """A size: names, whole numbers, their sums and multiples."""
-    values: list[Dim] = []
-    parts = list(islice(postorder(e), _LONGEST + 1))
-    if len(parts) > _LONGEST:
-        raise CellError(f"a size of more than {_LONGEST} parts", e.at)
-    for part in parts:
-        right = values.pop() if len(part.args) == 2 else 0
-        left = values.pop() if part.args else 0
-        if part.op == "number" and part.value <= _LARGEST and part.value == int(part.value):
-            values.append(int(part.value))
+    total: dict[str, int] = {}
+    stack = [(e, 1)]
+    while stack:
+        part, times = stack.pop()
+        whole = [_whole(a) for a in (part, *part.args)]
+        if whole[0] is not None:
+            total[""] = total.get("", 0) + times * whole[0]
         elif part.op == "name" and part.lag is None:
-            values.append(part.name)
-        elif part.op == "+":
-            values.append(add_dims(left, right))
-        elif part.op == "-":
-            values.append(add_dims(left, scale_dim(right, -1)))
+            total[part.name] = total.get(part.name, 0) + times
+        elif part.op in ("+", "-"):
+            stack += [(part.args[0], times), (part.args[1], times if part.op == "+" else -times)]
         elif part.op == "neg":
-            values.append(scale_dim(left, -1))
-        elif part.op == "*" and (isinstance(left, int) or isinstance(right, int)):
-            factor, other = (left, right) if isinstance(left, int) else (right, left)
-            assert isinstance(factor, int)
-            values.append(scale_dim(other, factor))
+            stack.append((part.args[0], -times))
+        elif part.op == "*" and whole[1] is not None:
+            stack.append((part.args[1], times * whole[1]))
+        elif part.op == "*" and whole[2] is not None:
+            stack.append((part.args[0], times * whole[2]))
         else:
             help = "a size is a name, a whole number, or their sum: `H`, `4*H`, `X + H + 1`"
             raise CellError(f"`{said(part.span)}` is not a size", part.span, help=help)
-        if any(abs(n) >= _LARGEST for n in terms(values[-1]).values()):
-            raise CellError(f"the size `{said(part.span)}` is too large", part.span)
-    return values.pop()
+    if any(abs(n) > _LARGEST for n in total.values()):
+        raise CellError(f"the size `{said(e.span)}` is too large", e.span)
+    return add_dims(*(scale_dim(name or 1, n) for name, n in total.items()))
+
+
+def _whole(e: Expr) -> int | None:
+    if e.op == "neg" and e.args[0].op == "number":
+        inner = _whole(e.args[0])
+        return None if inner is None else -inner
+    if e.op == "number" and e.value <= _LARGEST and e.value == int(e.value):
+        return int(e.value)
+    return None
 
 
 def to_dims(sizes: Sizes) -> Dims:
@@ -157,7 +161,7 @@ class Scope:
         reads = (e for line in self.tree.lines for e in postorder(line.rhs))
         return name in self.names or any(e.op == "name" and e.name == name for e in reads)
 
-    def resolve(self, e: Expr, make: Terms) -> Term:
+    def resolve(self, e: Expr, terms: Terms) -> Term:
         """The term of a name as an expression reads it."""
         name = e.name
         if name == "t":
@@ -182,7 +186,7 @@ class Scope:
             found = self.copies.setdefault(
                 name, Named(f"last{MACHINE}{name}", e.span, SERIES, found.shape)
             )
-        term = make.make("ref", (), e, (found.name, lag), shape=found.shape, level=found.level)
+        term = terms.make("ref", (), e, (found.name, lag), shape=found.shape, level=found.level)
         value = found.declaration and found.declaration.value
         term.literal = value is not None and found.shape.dims == ()
         return term

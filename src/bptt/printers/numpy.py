@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from bptt.errors import BpttError
 from bptt.ir.dims import Dim, Dims, terms
-from bptt.ir.ops import number, ref
+from bptt.ir.ops import OPS, number, ref
 from bptt.ir.plan import Gemm, Phase, Plan
 from bptt.ir.program import Equation, Node, Role, refs, walk
 
@@ -40,10 +41,6 @@ class Printed:
     rolls: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
     slots: list[str] = field(default_factory=list[str])
     returns: list[str] = field(default_factory=list[str])
-
-
-class PrintError(NotImplementedError):
-    """An op has no spelling in this language."""
 
 
 def print_rows(plan: Plan, phases: tuple[Phase, ...], name: str, sizes: list[str]) -> list[Printed]:
@@ -99,6 +96,13 @@ def dim_source(dim: Dim, sizes: list[str]) -> str:
     return "+".join(parts).replace("1*n", "n") if parts else "0"
 
 
+def _no_spelling(n: Node) -> BpttError:
+    """What to say of an op that this language cannot write: of a function left open, its name."""
+    if n.op.startswith("call"):
+        OPS[n.op].meaning(n)
+    return BpttError(f"the op `{n.op}` has no spelling in the reference backend")
+
+
 class _Names:
     """Positions handed out to names as they are first met."""
 
@@ -134,7 +138,7 @@ class _Printer:
         wanted = {*self.dims, *later}
         returns = [n for n in self.local if n in wanted or n.startswith(("final$", "sum "))]
         self.lines.append(f"return ({''.join(self.local[n] + ', ' for n in returns)})")
-        source = self.function(f"{name}(X, N, C, S, lead)", [])
+        source = self.function(f"{name}(X, N, C, S, lead, L)", [])
         return Printed(source, self.read_keys(), self.constant_names(), returns=returns)
 
     def step(self, slots: list[str]) -> Printed:
@@ -153,7 +157,7 @@ class _Printer:
         unpack = [f"({''.join(f'h{k}, ' for k in range(len(groups)))}) = H"] if groups else []
         if slots:
             unpack.append(f"({''.join(o + ', ' for o in self.slots.values())}) = O")
-        source = self.function("loop(X, N, C, S, H, O, lead)", unpack)
+        source = self.function("loop(X, N, C, S, H, O, lead, L)", unpack)
         return Printed(source, self.read_keys(), self.constant_names(), groups, slots)
 
     def handed(self, group: tuple[str, ...]) -> str:
@@ -301,11 +305,11 @@ class _Printer:
 
     def spread(self, n: Node) -> str:
         """`n` with all its rows and columns."""
+        source = self.expression(n)
         if self.wide(n):
-            return self.expression(n)
-        value = number(n)
-        # a number as an array, so that it has the number format of the others
-        source = self.expression(n) if value is None else self.constants(f"= {value!r}")
+            return source
+        if not any(True for _ in refs(n)):
+            source = f"X.number({source}, L)"  # in the number format of the others
         return f"X.spread({source}, lead, {self.total((n.dims,))})"
 
     def wide(self, root: Node) -> bool:
@@ -353,8 +357,8 @@ class _Printer:
                 return f"({args[0]} {INFIX[op]} {args[1]})"
             case op if op in FUNCTIONS:
                 return f"X.{FUNCTIONS[op]}({', '.join(args)})"
-            case op:
-                raise PrintError(f"the reference backend has no spelling for `{op}`")
+            case _:
+                raise _no_spelling(n)
 
     def reference(self, name: str, lag: int) -> str:
         if lag == 0 and name in self.local:
@@ -461,8 +465,8 @@ class _Once:
                 return f"({args[0]} {INFIX[op]} {args[1]})"
             case op if op in FUNCTIONS:
                 return f"X.{FUNCTIONS[op]}({', '.join(args)})"
-            case op:
-                raise PrintError(f"the reference backend has no spelling for `{op}`")
+            case _:
+                raise _no_spelling(n)
 
     def spans(self, n: Node) -> str:
         found = [(dim_source(s, self.sizes), dim_source(k, self.sizes)) for s, k in n.attr]

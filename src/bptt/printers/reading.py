@@ -8,7 +8,6 @@ line and `dq_h` the gradient by one, `w_o_s` the part of w_o that meets s.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -99,6 +98,7 @@ class _Reading:
         }
         self.direct = {out.name: seed.name for seed, out in d.seeds.items()}
         self.arguments = {a.argument: a.name for a in activations(d.of)}
+        self.slices = {e.name for e in p.equations if e.kind is Kind.ONCE} - p.late()
         self.names: dict[str, Name] = {}
         self.taken = {n for n in (v.name for v in self.of.values) if MACHINE not in n}
         self.taken |= {e.name for e in self.of.equations if MACHINE not in e.name}
@@ -127,38 +127,35 @@ class _Reading:
     # --- lines ---
 
     def lines(self) -> tuple[list[Line], dict[str, Node]]:
+        """The lines in the order of their parts, and the sums that are written where they are read."""
         p, late = self.p, self.p.late()
-        values = [e for e in self.helpers() if e.name not in late]
-        found = [Line(Part.VALUES, e.name, e.kind, e.rhs, e.origin, self.of.dir) for e in values]
+        found = [self.line(Part.VALUES, e, e.origin, self.of.dir) for e in self.helpers()]
         ends: list[Equation] = []
-        first: list[Line] = []
         for e in p.equations:
             if e.name in self.carries:
-                source = f"{self.carries[e.name]} before the first step"
-                first.append(Line(Part.FIRST, e.name, e.kind, e.rhs, source, p.dir))
+                found.append(self.line(Part.FIRST, e, f"{self.carries[e.name]} before the first step"))
             elif e.kind is Kind.ONCE and e.name not in late:
-                source = f"the part of {e.rhs.args[0].attr[0]} that meets {e.name.split(MACHINE)[-1]}"
-                found.append(Line(Part.SLICES, e.name, e.kind, e.rhs, source, p.dir))
-            elif e.kind is not Kind.STEP:
-                ends.append(e)
-            elif e.name not in self.emits or not self.static(e.name):
-                found.append(Line(Part.STEPS, e.name, e.kind, e.rhs, self.source(e), p.dir))
-            else:
+                whole, _, met = e.name.partition(MACHINE)
+                found.append(self.line(Part.SLICES, e, f"the part of {whole} that meets {met}"))
+            elif e.name in self.emits and p.value(self.emits[e.name].value).per_sequence:
                 ends.append(replace(e, kind=Kind.SUM))
-        sums = {e.name: e.rhs for e in ends if e.kind is Kind.SUM and e.name not in self.value}
-        ends = [e for e in self.with_starts(ends) if e.name not in sums]
-        order = [v.name for v in (*self.of.values, *self.of.equations)]
-        by_value = {self.of_name(e.name): e for e in ends}
-        waiting = sorted(by_value, key=order.index)
-        while waiting:
-            read = {n: {m for m, _ in refs(by_value[n].rhs)} for n in waiting}
-            left = {by_value[n].name for n in waiting}
-            now = next(n for n in waiting if not read[n] & left)
-            waiting.remove(now)
-            e = by_value[now]
-            found.append(Line(Part.SUMS, e.name, e.kind, e.rhs, self.source(e), p.dir))
+            elif e.kind is Kind.STEP:
+                found.append(self.line(Part.STEPS, e, self.source(e)))
+            else:
+                ends.append(e)
+        ends = self.with_starts(ends)
+        sums = {
+            e.name: e.rhs
+            for e in ends
+            if e.kind is Kind.SUM and e.name not in self.value and e.name not in self.emits
+        }
+        ends = self.in_order([e for e in ends if e.name not in sums])
+        found += [self.line(Part.SUMS, e, self.source(e)) for e in ends]
         parts = list(Part)
-        return sorted([*found, *first], key=lambda line: parts.index(line.part)), sums
+        return sorted(found, key=lambda line: parts.index(line.part)), sums
+
+    def line(self, part: Part, e: Equation, source: str, direction: int | None = None) -> Line:
+        return Line(part, e.name, e.kind, e.rhs, " ".join(source.split()), direction or self.p.dir)
 
     def helpers(self) -> list[Equation]:
         """The forward lines without a name that the lines of the backward pass read."""
@@ -172,50 +169,70 @@ class _Reading:
                 stack += [n for n, _ in refs(steps[name].rhs)]
         return [e for e in self.of.equations if e.name in need]
 
-    def static(self, name: str) -> bool:
-        return self.p.value(self.emits[name].value).per_sequence
-
     def with_starts(self, ends: list[Equation]) -> list[Equation]:
         """With the gradients by the parameters that states start from."""
+        carry = {state: name for name, state in self.carries.items()}
         for s in self.of.states:
-            carry = next((c for c, state in self.carries.items() if state == s.name), None)
-            if carry is None or s.start is None or s.start.op != "ref":
+            if s.start is None or s.start.op != "ref" or s.name not in carry:
                 continue
-            start, gradient = s.start.attr[0], ref(carry, 0, s.start.dims)
-            known = next((e for e in ends if self.of_name(e.name) == start), None)
+            start, gradient = s.start.attr[0], ref(carry[s.name], 0, s.start.dims)
+            known = next((e for e in ends if self.value.get(e.name) == start), None)
+            ends = [e for e in ends if e is not known]
             if known is None:
-                name = f"d_{start}"
+                name = f"d{MACHINE}{start}"
                 self.value[name] = start
-                ends = [*ends, Equation(name, Kind.ONCE, gradient)]
-            elif known.kind is Kind.ONCE:
-                ends[ends.index(known)] = replace(known, rhs=add(known.rhs, gradient))
+                ends.append(Equation(name, Kind.ONCE, gradient))
+                continue
+            rest = known.rhs
+            if known.kind is Kind.SUM:
+                ends.append(replace(known, name=f"sum{MACHINE}{start}"))
+                rest = ref(ends[-1].name, 0, rest.dims)
+            ends.append(replace(known, kind=Kind.ONCE, rhs=add(rest, gradient)))
         return ends
+
+    def in_order(self, ends: list[Equation]) -> list[Equation]:
+        """The gradients in the order of the values, each after those that it reads."""
+        values = [v.name for v in (*self.of.values, *self.of.equations)]
+        left = {e.name: e for e in sorted(ends, key=lambda e: values.index(self.value_of(e)))}
+        found: list[Equation] = []
+
+        def place(name: str) -> None:
+            e = left.pop(name)
+            for other, _ in refs(e.rhs):
+                if other in left:
+                    place(other)
+            found.append(e)
+
+        while left:
+            place(next(iter(left)))
+        return found
 
     # --- where a line comes from ---
 
-    def of_name(self, name: str) -> str:
-        """What a line of the backward pass is the gradient by."""
-        if name in self.emits:
-            return self.emits[name].value
-        return self.value.get(name, name)
+    def value_of(self, e: Equation) -> str:
+        """What a line of the backward pass is the gradient by; its own name for a part of one."""
+        return self.emits[e.name].value if e.name in self.emits else self.value.get(e.name, e.name)
 
     def source(self, e: Equation) -> str:
         """The author's line that a line comes from, or those that read what it is the gradient by."""
-        value = self.of_name(e.name)
-        line = next((f.origin for f in self.of.equations if f.name == value), None)
-        if line is None and value == e.name:
-            line = e.origin.removeprefix("adjoint of: ")
-        if line is not None and (e.kind is Kind.STEP or not line):
-            return "from " + " ".join(line.split())
+        value = self.value_of(e)
+        if value == e.name:
+            return "from " + e.origin.removeprefix("adjoint of: ")
+        line = next((f for f in self.of.equations if f.name == value), None)
+        if line is not None and e.kind is Kind.STEP:
+            return f"from {line.origin}"
+        steps = {f.name for f in self.of.steps()}
         readers = [
             line_of(self.of, f.name) or f.name
             for f in self.of.equations
-            if any(n == value for n, _ in refs(f.rhs))
+            if any(name == value for name, _ in refs(f.rhs))
         ]
-        steps = {f.name for f in self.of.steps()}
-        starts = [s.name for s in self.of.states if s.start and value in dict(refs(s.start))]
-        shown = [n + "[t]" * (n in steps) for n in dict.fromkeys(readers)]
-        shown += [f"the start of {n}" for n in starts]
+        shown = [name + "[t]" * (name in steps) for name in dict.fromkeys(readers)]
+        shown += [
+            f"{s.name} before the first step"
+            for s in self.of.states
+            if s.start is not None and any(name == value for name, _ in refs(s.start))
+        ]
         return "from " + ", ".join(shown)
 
     # --- names ---
@@ -228,45 +245,47 @@ class _Reading:
 
     def spelled(self, name: str) -> Name:
         if name in self.carries:
-            value = self.spell(self.carries[name])
-            return Name(value.stem, "d", "d_" + value.text)
+            state = self.spell(self.carries[name]).text
+            return Name(state, "d", f"d_{state}")
         if name in self.direct:
-            return self.new(self.spell(self.direct[name]).stem, "direct")
-        if name in self.value or name in self.emits:
-            lagged = name in self.emits and self.emits[name].lag
-            what = "e" if lagged else "d"
-            return self.new(self.spell(self.of_name(name)).stem, what)
-        if MACHINE not in name:
+            value = self.spell(self.direct[name]).text
+            return Name(value, "direct", self.fresh(f"direct_{value}"))
+        if name in self.emits and self.emits[name].lag:
+            value = self.spell(self.emits[name].value).text
+            return Name(value, "e", self.fresh(f"e_{value}"))
+        value = self.emits[name].value if name in self.emits else self.value.get(name)
+        if value is not None:
+            stem = self.spell(value).text
+            return Name(stem, "d", self.fresh(("d" if MACHINE in value else "d_") + stem))
+        kind, machine, rest = name.partition(MACHINE)
+        if not machine:
             return Name(name, "", name)
-        kind, _, rest = name.partition(MACHINE)
-        if kind == "z" and name in self.arguments:
-            return self.new(f"z_{self.arguments[name]}")
-        if kind in ("z", "q", "dq"):
-            line = line_of(self.of, name) or self.line_behind(rest)
-            return self.new(f"q_{line}", "d" if kind == "dq" else "")
-        if kind == "sum":
-            return self.new(rest.partition(MACHINE)[0], "d")
-        return self.new(name.replace(MACHINE, "_"))
+        if name in self.slices:
+            stem = self.fresh(f"{kind}_{rest}")
+        elif kind == "dq":
+            stem = self.fresh(f"q_{self.line_behind(rest)}")
+            return Name(stem, "d", self.fresh(f"d{stem}"))
+        elif name in self.arguments:
+            stem = self.fresh(f"z_{self.arguments[name]}")
+        elif kind in ("z", "q"):
+            stem = self.fresh(f"q_{line_of(self.of, name) or self.line_behind(rest)}")
+        else:
+            stem = self.fresh(name.replace(MACHINE, "_"))
+        return Name(stem, "", stem)
 
     def line_behind(self, name: str) -> str:
-        """The author's line that a name of the backward pass belongs to."""
-        base = re.sub(rf"(\{MACHINE}\d+)+$", "", name)
-        for candidate in (name, base):
-            value = self.value.get(candidate, candidate)
-            line = line_of(self.of, value) or value
-            if MACHINE not in line:
-                return line
-        return base.rpartition(MACHINE)[2]
+        """The author's line that a name of the backward pass belongs to: that of `d_z$h$2` is h."""
+        value = self.value.get(name, self.carries.get(name, name))
+        line = line_of(self.of, value)
+        if line is not None:
+            return line
+        head, _, last = name.rpartition(MACHINE)
+        return self.line_behind(head if last.isdigit() else name.partition(MACHINE)[2])
 
-    def new(self, stem: str, what: str = "") -> Name:
-        """A name that is not taken, nor its stem if that is the machine's."""
-        own = stem in self.taken or what in ("direct", "d", "e")
-        count = 1
-        while True:
-            numbered = stem if count == 1 else f"{stem}{count}"
-            link = "" if what == "" else "_" if stem in self.taken or what != "d" else ""
-            text = f"{what}{link}{numbered}" if own else numbered
-            if text not in self.taken and (own or numbered not in self.taken):
-                self.taken.add(text)
-                return Name(numbered, what, text)
-            count += 1
+    def fresh(self, text: str) -> str:
+        """`text`, with a number behind it if it is taken."""
+        found, count = text, 2
+        while found in self.taken:
+            found, count = f"{text}{count}", count + 1
+        self.taken.add(found)
+        return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -117,19 +118,19 @@ class Report:
 
     def text(self) -> str:
         """The report as a terminal shows it: a heading a group, a line a tensor, the verdict."""
-        kinds = max((len(line.kind) for line in self.lines), default=0)
-        names = max((len(line.name) for line in self.lines), default=0)
-        shapes = max((len(_shape(line.shape)) for line in self.lines), default=0)
+        cells = {line: (line.kind, line.name, _shape(line.shape)) for line in self.lines}
+        widths = [max(map(_width, column)) for column in zip(*cells.values(), strict=True)]
         shown: list[str] = []
         for group, lines in groupby(self.lines, key=lambda line: line.group):
             shown.append(group)
             for line in lines:
-                shown.append(
-                    f"  {line.kind:{kinds}}  {line.name:{names}}  {_shape(line.shape):{shapes}}"
-                    f"  {line.error:7.1e}  {line.method}"
-                )
+                padded = [
+                    cell + " " * (width - _width(cell))
+                    for cell, width in zip(cells[line], widths, strict=True)
+                ]
+                shown.append(f"  {'  '.join(padded)}  {line.error:7.1e}  {line.method}")
                 if not line.ok:
-                    shown.append(f"  {'':{kinds}}  WRONG {_evidence(line)}")
+                    shown.append(f"  {'':{widths[0]}}  WRONG {_evidence(line)}")
         shown += [f"WRONG {fault}" for fault in self.faults]
         shown += [f"note: {warning}" for warning in self.warnings]
         return "\n".join([*shown, self.verdict])
@@ -184,11 +185,16 @@ def compare(
 
 def _evidence(line: Line) -> str:
     at = f"at {_shape(line.at)}" if line.at else "value"
-    return f"{at}: derived {line.derived:.10g}, true {line.true:.10g} (limit {line.limit:.0e})"
+    return f"{at}: derived {line.derived:.14g}, true {line.true:.14g} (limit {line.limit:.0e})"
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return f"({', '.join(map(str, shape))})" if shape else "number"
+
+
+def _width(text: str) -> int:
+    """Columns that `text` takes: an accent of its own, as in c̃, takes none."""
+    return sum(not unicodedata.combining(char) for char in text)
 
 
 def _plain(x: float) -> float | str:

@@ -122,7 +122,7 @@ class _Run:
         for f in c.edge:
             args = [self.final(name) for name, _ in f.printed.reads]
             lead = (*self.lead, self.time.batch)
-            found = f.call(self.x, self.numbers, self.row_constants(f), args, lead)
+            found = f.call(self.x, self.numbers, self.row_constants(f), args, lead, self.like)
             self.finals.update(zip(f.printed.returns, found, strict=True))
         for f in c.after:
             self.rows_function(f)
@@ -155,7 +155,7 @@ class _Run:
             return
         args = [self.rows(name, lag) for name, lag in printed.reads]
         lead = (*self.lead, self.total)
-        found = f.call(self.x, self.numbers, self.row_constants(f), args, lead)
+        found = f.call(self.x, self.numbers, self.row_constants(f), args, lead, self.like)
         for name, a in zip(printed.returns, found, strict=True):
             if name.startswith("sum "):
                 name = name.removeprefix("sum ")
@@ -201,6 +201,7 @@ class _Run:
                 state,
                 [w[t] for w in writes],
                 (*lead, n),
+                self.like,
             )
         for group, s, ended, start in zip(
             printed.rolls, state or starts, done, starts, strict=True
@@ -292,8 +293,6 @@ class _Run:
             if not self._dims(name):
                 return a[..., None, None]
             return a[..., None, :]
-        if name.startswith("= "):
-            return self.x.zeros((1, 1), self.like) + float(name.removeprefix("= "))
         if name not in self.panels:
             self.pack(name.removesuffix(" bias"))
         return self.panels[name]

@@ -1,0 +1,64 @@
+"""The library of cells: data that reads, and the first page of Gomez's numbers."""
+
+import numpy as np
+import pytest
+
+from bptt import cells
+from bptt.errors import UserError
+from bptt.ir.ports import At, Port, inputs
+from bptt.language.check import check
+from bptt.proof.oracle import run
+
+
+def test_unknown_cells_are_named_with_their_neighbours() -> None:
+    with pytest.raises(UserError, match="unknown cell `lstn`") as caught:
+        cells.read("lstn")
+    assert caught.value.help == "did you mean `lstm`?"
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_a_cell_is_a_short_file_that_says_its_source(name: str) -> None:
+    text = cells.read(name)
+    lines = text.split("\n")
+    assert lines[0].startswith("# ")
+    assert sum(bool(line) and not line.startswith("#") for line in lines) <= 15
+    assert max(map(len, lines)) <= 100
+    assert text.endswith("\n")
+    checked = check(text)
+    assert checked.source == text
+    for e in checked.program.equations:
+        assert e.origin in text
+
+
+def test_the_worked_example_of_gomez() -> None:
+    p = check(cells.read("gomez")).program
+    values = {
+        "W_a": [[0.45, 0.25]],
+        "W_i": [[0.95, 0.8]],
+        "W_f": [[0.7, 0.45]],
+        "W_o": [[0.6, 0.4]],
+        "U_a": [[0.15]],
+        "U_i": [[0.8]],
+        "U_f": [[0.1]],
+        "U_o": [[0.25]],
+        "b_a": [0.2],
+        "b_i": [0.65],
+        "b_f": [0.15],
+        "b_o": [0.1],
+        "x": [[1, 2], [0.5, 3]],
+        "y": [[0.5], [1.25]],
+    }
+    given = {port: np.array(values.get(port.name, [0.0])) for port in inputs(p)}
+    out = run(p, given, {"X": 2, "H": 1}, every=True)
+
+    def found(name: str) -> list[float]:
+        return out[Port(name, At.STEPS)].ravel().round(5).tolist()
+
+    # as printed, but for out_1: printed 0.77197, exactly 0.771981...
+    assert found("a") == [0.81775, 0.84980]
+    assert found("i") == [0.96083, 0.98118]
+    assert found("f") == [0.85195, 0.87030]
+    assert found("o") == [0.81757, 0.84993]
+    assert found("state") == pytest.approx([0.78572, 1.5176], abs=5e-5)
+    assert found("out") == pytest.approx([0.53631, 0.77197], abs=5e-5)
+    assert out[Port("E", At.STEPS)].sum() == pytest.approx(0.114910363, abs=5e-10)
