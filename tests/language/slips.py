@@ -48,6 +48,7 @@ SLIPS: dict[str, str] = {
     "unknown function": _RNN.replace("tanh", "tahn"),
     "unknown function of a paper": _RNN.replace("tanh", "f_h"),
     "a function under another name": _RNN.replace("tanh", "logistic"),
+    "a function of the machine": _RNN.replace("+ b", "+ fill(b, H)"),
     "a value called like a function": _RNN.replace("W @ x[t]", "b (x[t])").replace("+ b", "- b"),
     "too many arguments": _RNN.replace("b)", "b, 2)"),
     "no arguments": _RNN.replace("+ b", "+ exp()"),

@@ -51,14 +51,14 @@ def test_the_worked_example_of_gomez() -> None:
     given = {port: np.array(values.get(port.name, [0.0])) for port in inputs(p)}
     out = run(p, given, {"X": 2, "H": 1}, every=True)
 
-    def found(name: str) -> list[float]:
-        return out[Port(name, At.STEPS)].ravel().round(5).tolist()
+    def found(name: str, digits: int = 5) -> list[float]:
+        return out[Port(name, At.STEPS)].ravel().round(digits).tolist()
 
-    # as printed, but for out_1: printed 0.77197, exactly 0.771981...
+    # as printed; four digits of state and out, whose fifth the post cuts or has off by one
     assert found("a") == [0.81775, 0.84980]
     assert found("i") == [0.96083, 0.98118]
     assert found("f") == [0.85195, 0.87030]
     assert found("o") == [0.81757, 0.84993]
-    assert found("state") == pytest.approx([0.78572, 1.5176], abs=5e-5)
-    assert found("out") == pytest.approx([0.53631, 0.77197], abs=5e-5)
-    assert out[Port("E", At.STEPS)].sum() == pytest.approx(0.114910363, abs=5e-10)
+    assert found("state", 4) == [0.7857, 1.5176]
+    assert found("out", 4) == [0.5363, 0.7720]
+    assert round(sum(found("E", 17)), 9) == 0.114910363

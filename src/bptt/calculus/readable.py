@@ -55,19 +55,20 @@ def readable(d: Derived, by: By = "preactivations") -> Program:
 
 @dataclass(frozen=True)
 class Activation:
-    """A line `name = f(argument)` of a forward sweep, with f elementwise."""
+    """A line `name = f(argument)` of a forward sweep."""
 
     name: str
     argument: str
+    elementwise: bool
 
 
 def activations(p: Program) -> list[Activation]:
-    """The lines of `p` that apply one elementwise function to a value of the same step."""
+    """The lines of `p` that apply one function to a value of the same step."""
     return [
-        Activation(e.name, e.rhs.args[0].attr[0])
+        Activation(e.name, e.rhs.args[0].attr[0], OPS[e.rhs.op].elementwise)
         for e in p.steps()
         if len(e.rhs.args) == 1
-        and OPS[e.rhs.op].elementwise
+        and (OPS[e.rhs.op].elementwise or e.rhs.op in ("softmax", "log_softmax", "call_vector"))
         and e.rhs.op not in ("neg", "pow")
         and e.rhs.args[0].op == "ref"
         and e.rhs.args[0].attr[1] == 0
@@ -117,7 +118,7 @@ def shortened(p: Program, d: Derived) -> Program:
     author's only where something cancels, as in softmax under a logarithm.
     """
     value = {a: v for v, a in d.names.items()}
-    own = {v for v in value.values() if MACHINE not in v} | {a.argument for a in activations(d.of)}
+    own = {v for v in value.values() if MACHINE not in v} | {a.argument for a in activations(d.of) if a.elementwise}
     stays = results(p, d)
     tried: set[tuple[str, Node]] = set()
     while e := next(
@@ -186,7 +187,7 @@ def by_preactivations(p: Program, d: Derived) -> Program:
     own_lines = {*d.of.outputs, *(s.name for s in d.of.states)}
     for a in activations(d.of):
         gate, argument = d.names.get(a.name, ""), d.names.get(a.argument, "")
-        if a.name not in own_lines and readers(p, gate) == {argument: 1}:
+        if a.elementwise and a.name not in own_lines and readers(p, gate) == {argument: 1}:
             shorter = without(p, d, gate)
             if weight(shorter.equation(argument)) <= _LONG:
                 p = shorter
@@ -197,7 +198,7 @@ def by_gates(p: Program, d: Derived) -> Program:
     """Gradients by the gates themselves: d_i = d_c*g, and d_i*i*(1 - i) where a matrix needs it."""
     for a in activations(d.of):
         gate, argument = d.names.get(a.name, ""), d.names.get(a.argument, "")
-        if readers(p, gate).get(argument) == 1:
+        if a.elementwise and readers(p, gate).get(argument) == 1:
             p = without(p, d, argument)
     return p
 

@@ -223,6 +223,8 @@ class Terms:
         help = did_you_mean(e.name, known)
         if e.name in _FOREIGN:
             help = f"it is written `{_FOREIGN[e.name]}` here"
+        elif e.name in MACHINE_FUNCTIONS:
+            help = "it belongs to the texts that the machine writes"
         if self.names.is_value(e.name):
             what = f"`{e.name}` is a value, not a function"
             return CellError(what, e.at, help=f"a product is written `{e.name} * (...)`")

@@ -219,12 +219,16 @@ class _Run(torch.autograd.Function):
         return None, None, *_pull(ctx.sweep, saved, batch_sizes, grads, wanted)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         *saved, batch_sizes = ctx.saved_tensors
         wiring = cast(Sweep, ctx.sweep).push(tuple(t is not None for t in tangents[2:]))
         assert wiring.sweep is not None
         found = _run(wiring.sweep, _fed(wiring, saved, tangents[2:]), batch_sizes)
-        return tuple(None if k is None else found[k] for k in wiring.results)
+        outputs = saved[len(tangents) - 2 :]
+        return tuple(  # torch takes no None here
+            torch.zeros_like(y) if k is None else found[k]
+            for k, y in zip(wiring.results, outputs, strict=True)
+        )
 
     @staticmethod
     def vmap(

@@ -1,154 +1,122 @@
-"""A derivation in the notation of cells, for people: papers' `[t+1]`, lines not too long, origins."""
+"""A derivation as plain text: the notation of cells, with origins, in rows that are not too long."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator
 
 from bptt.ir.dims import Dim, add_dims, show_dim
-from bptt.ir.program import Kind, Node, walk
-from bptt.printers.expr import Binds, Infix, Piece
-from bptt.printers.reading import Line, Part, Reading
+from bptt.ir.program import MACHINE, Node, walk
+from bptt.printers.expr import Binds, Piece
+from bptt.printers.layout import Spelled, number, parts, rows
+from bptt.printers.reading import Line, Name, Part, Reading
 
-_WIDTH = 88  # of an equation
-_PAGE = 100  # of an equation and where it comes from
-_COLUMN = 60  # where origins stand, unless all lines are shorter or one is longer
+_EQUATION = 80  # columns of an equation
+_LINE = 100  # columns of an equation with its origin
+_ORIGINS = 60  # no column of origins begins behind this
 
 _EXPLAINED = {
-    "positive": "positive(a) is 1 where a > 0, else 0",
-    "prefer": "prefer(a, b) is 1 where a > b, 1/2 where they are equal, else 0",
-    "same": "same(a, b) is 1 where a and b are equal, else 0",
-    "embed": "embed(v, k, n) is a vector of n numbers, zero but for v from number k on",
-    "call_pull": "F'(v) is the matrix of the derivatives of F at v",
-    "call_slope": "dG_dy is the derivative of G by its argument y",
+    "positive": "positive(a) is 1 where a > 0, else 0.",
+    "prefer": "prefer(a, b) is 1 where a > b, 1/2 where they are equal, else 0.",
+    "same": "same(a, b) is 1 where a and b are equal, else 0.",
+    "embed": "embed(v, k, n) is a vector of n numbers, v from number k on and else zero.",
 }
 
 
 def text(reading: Reading) -> str:
-    """The lines of a derivation, its parts separated by blank lines."""
-    printer = Plain(reading)
-    parts = [[line for line in reading.lines if line.part is part] for part in Part]
-    blocks = [_block(printer, lines) for lines in parts if lines]
+    """A derivation, its parts separated by blank lines."""
+    blocks: list[str] = []
+    for part, lines in parts(reading):
+        heading = [] if part is Part.SUMS else [f"# {part.value}"]
+        blocks.append("\n".join([*heading, *_aligned(Plain(reading), lines)]))
     return "\n\n".join(blocks) + "\n"
 
 
-def legend(reading: Reading, cell: str) -> str:
-    """What the names mean, as comments to stand above `text`."""
-    whats = {name.what for name in reading.names.values()}
-    notes = [f"The backward pass of {cell}, from the last step to the first.", "d_c is the gradient by c"]
-    ...
-    return "\n".join(notes)
+def legend(reading: Reading) -> str:
+    """What the names in a derivation mean, in sentences."""
+    return " ".join(_sentences(reading))
 
 
-def _block(printer: Plain, lines: Sequence[Line]) -> str:
-    """One part: `=` under `=`, and origins under origins where they fit."""
+def _sentences(reading: Reading) -> Iterator[str]:
+    named = list(reading.names.items())
+
+    def first(what: str, machine: str = "") -> tuple[str, str]:
+        """A name of one kind, and its stem."""
+        for name, spelled in named:
+            if spelled.what == what and (MACHINE in name) == bool(machine) and machine in spelled.stem[:2]:
+                return spelled.text, spelled.stem
+        return "", ""
+
+    gradient, value = first("d")
+    if gradient:
+        yield f"{gradient} is the gradient by {value}."
+
+
+def _aligned(printer: Plain, lines: list[Line]) -> list[str]:
+    """Lines with `=` under `=`, and origins under origins where they fit."""
     lefts = [printer.left(line) for line in lines]
-    widest = max(map(len, lefts))
-    shown = [
-        printer.equation(left.ljust(widest), line)
-        for left, line in zip(lefts, lines, strict=True)
-    ]
-    column = max((len(s[-1]) for s in shown if len(s[-1]) <= _COLUMN), default=0) + 2
-    found: list[str] = []
-    for rows, line in zip(shown, lines, strict=True):
-        start = max(column, len(rows[-1]) + 2)
-        source = _shortened(line.source, _PAGE - start - 2)
-        found += [*rows[:-1], f"{rows[-1]:<{start}}# {source}"]
-    return "\n".join(found)
+    widest = max(map(columns, lefts))
+    shown: list[list[str]] = []
+    for left, line in zip(lefts, lines, strict=True):
+        head, *rest = printer.right(line)
+        left += " " * (widest - columns(left)) + " = "
+        shown.append(rows([left + head, *rest], _EQUATION, " " * (widest + 3)))
+    ends = [columns(found[-1]) for found in shown]
+    column = max((end for end in ends if end <= _ORIGINS), default=0) + 2
+    out: list[str] = []
+    for found, end, line in zip(shown, ends, lines, strict=True):
+        start = max(column, end + 2)
+        source = _shortened(line.source, _LINE - start - 2)
+        out += [*found[:-1], f"{found[-1]}{' ' * (start - end)}# {source}"]
+    return out
 
 
 def _shortened(source: str, width: int) -> str:
     """As much of an origin as fits, but at least the name that it begins with."""
-    if len(source) <= width:
+    if columns(source) <= width:
         return source
-    least = source.partition(" = ")[0].rstrip()
-    cut = source[: max(width - 4, 0)]
-    cut = cut[: max(cut.rfind(" "), 0)].rstrip(" +-*/@=,(")
+    least = source.partition(" = ")[0]
+    cut = source[: max(width - 4, 0)].rpartition(" ")[0].rstrip(" +-*/@=,(")
     return f"{cut} ..." if len(cut) > len(least) + 8 else least
 
 
-class Plain(Infix):
-    """The notation of cells with the names of a Reading."""
+def columns(text: str) -> int:
+    """How many columns of a terminal `text` takes."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+class Plain(Spelled):
+    """The notation of cells, with names for people."""
 
     language = "plain text"
 
-    def __init__(self, reading: Reading) -> None:
-        super().__init__()
-        self.reading = reading
-        self.dir = reading.dir
-        self.first = False
+    def symbol(self, name: Name, time: str) -> str:
+        return f"{name.text}[{time}]" if time else name.text
 
-    def left(self, line: Line) -> str:
-        """The left side of a line."""
-        self.start(line)
-        at = {Part.STEPS: "[t]", Part.VALUES: "[t]", Part.FIRST: "[-1]"}.get(line.part, "")
-        return self.reading.names[line.name].text + at
+    def sum_over_time(self, text: str, binds: Binds) -> Piece:
+        return Piece(f"sum_t({text})")
 
-    def start(self, line: Line) -> None:
-        """Print in the time of `line` from here on."""
-        self.pieces.clear()
-        self.dir, self.first = line.dir, line.part is Part.FIRST
-
-    def equation(self, left: str, line: Line) -> list[str]:
-        """A line, broken into rows between terms or arguments where it is long."""
-        self.start(line)
-        opened, closed = ("sum_t(", ")") if line.kind is Kind.SUM else ("", "")
-        pieces = [f"{left} = {opened}", *self.pieces_of(line.rhs)]
-        pieces[-1] += closed
-        rows, indent = [pieces[0] + pieces[1]], " " * (len(left) + 3 + len(opened))
-        for piece in pieces[2:]:
-            if len(rows[-1]) + len(piece) > _WIDTH:
-                rows[-1] = rows[-1].rstrip()
-                rows.append(indent + piece.lstrip())
-            else:
-                rows[-1] += piece
-        return rows
-
-    def pieces_of(self, root: Node) -> list[str]:
-        """The text of an expression in pieces, between which a row may end."""
-        whole = self.show(root)
-        op, operands = self.form(root)
-        if op in ("add", "sub"):
-            right = self.bracket(self.piece(operands[1]), Binds(Binds.SUM + 1))
-            return [*self.pieces_of(operands[0]), f" {'+' if op == 'add' else '-'} {right}"]
-        if op == "concat":
-            args = [self.piece(a).text for a in operands]
-            return ["concat(" + args[0], *(f", {a}" for a in args[1:-1]), f", {args[-1]})"]
-        return [whole]
-
-    # --- spellings ---
-
-    def print_ref(self, n: Node, pieces: list[Piece]) -> Piece:
-        name, lag = n.attr
-        reading = self.reading
-        if name in reading.sums:
-            return Piece(f"sum_t({self.inner(reading.sums[name])})")
-        spelled = reading.names[name].text
-        if name in reading.first:
-            return Piece(f"{spelled}[-1]")
-        if name not in reading.series:
-            return Piece(spelled)
-        ahead = -self.dir * lag
-        if self.first:
-            return Piece(f"{spelled}[{ahead}]")
-        return Piece(f"{spelled}[t{ahead:+d}]" if ahead else f"{spelled}[t]")
-
-    def inner(self, root: Node) -> str:
-        """An expression that stands within another's text."""
-        other = type(self)(self.reading)
-        other.dir = self.dir
-        return other.show(root)
+    def between(self, root: Node) -> list[str]:
+        if root.op == "concat":
+            self.show(root)
+            *args, last = (self.piece(a).text for a in root.args)
+            return [("" if k else "concat(") + f"{a}, " for k, a in enumerate(args)] + [f"{last})"]
+        return super().between(root)
 
     def print_const(self, n: Node, pieces: list[Piece]) -> Piece:
         return Piece(number(float.fromhex(n.attr[0])))
 
     def print_size(self, n: Node, pieces: list[Piece]) -> Piece:
         shown = show_dim(n.attr[0])
-        return Piece(shown, Binds.SUM if " " in shown else Binds.PRODUCT if "*" in shown else Binds.ATOM)
+        loose = Binds.SUM if " " in shown else Binds.PRODUCT
+        return Piece(shown, Binds.ATOM if shown.isidentifier() else loose)
 
     def print_neg(self, n: Node, pieces: list[Piece]) -> Piece:
+        """-a*b needs no brackets: it is one number whichever is done first."""
         product = pieces[0].binds is Binds.PRODUCT
-        least = Binds.PRODUCT if product else Binds.NEG
-        return Piece(f"-{self.bracket(pieces[0], least)}", Binds.SUM if product else Binds.NEG, "neg")
+        inner = self.bracket(pieces[0], Binds.PRODUCT if product else Binds.NEG)
+        return Piece(f"-{inner}", Binds.SUM if product else Binds.NEG, "neg")
 
     def print_pow(self, n: Node, pieces: list[Piece]) -> Piece:
         exponent = number(float.fromhex(n.attr[0]))
@@ -185,11 +153,6 @@ class Plain(Infix):
         by = n.args[k]
         shown = self.reading.names[by.attr[0]].text if by.op == "ref" else str(k + 1)
         return self.call(f"d{name}_d{shown}", [p.text for p in pieces])
-
-
-def number(value: float) -> str:
-    """A number as people write it."""
-    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 def _span(start: Dim, size: Dim, whole: Dim) -> str:

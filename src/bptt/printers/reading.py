@@ -13,21 +13,24 @@ from enum import Enum
 
 from bptt.calculus.derive import Derived, adjoint
 from bptt.calculus.readable import By, activations, line_of, readable
-from bptt.calculus.rewrites import layer, lower, sliced
+from bptt.calculus.rewrites import layer, lower, sliced, substituted
 from bptt.ir.ops import add, ref
 from bptt.ir.ports import At
 from bptt.ir.program import MACHINE, Emit, Equation, Kind, Node, Program, Role, refs, walk
 
 
 class Part(Enum):
-    """The parts of a derivation, in order. `SLICES`: parts of parameters that get a name.
-    `VALUES`: what the forward sweep computes without a name. `FIRST`: the gradients by the
-    states before the first step."""
+    """The parts of a derivation, in order, and what stands above them.
 
-    SLICES = "the parts of a parameter, by what they meet"
-    VALUES = "from the forward pass"
-    STEPS = "at every step, the last one first"
-    SUMS = "over all steps"
+    `SLICES` are parts of parameters that get a name, `VALUES` what the forward sweep computes
+    without one, `SUMS` the gradients by what has no time, `FIRST` those by the states before
+    the first step.
+    """
+
+    SLICES = "parts of parameters"
+    VALUES = "values of the forward pass that have no name there"
+    STEPS = "for t = T-1, ..., 0"
+    SUMS = "after the last of these"
     FIRST = "before the first step"
 
 
@@ -108,13 +111,10 @@ class _Reading:
         lines, sums = self.lines()
         series = {v.name for v in self.p.named(Role.GIVEN) if not v.per_sequence}
         series |= {e.name for e in (*self.p.steps(), *self.of.steps())}
-        for line in lines:
-            self.spell(line.name)
-            for name, _ in refs(line.rhs):
-                self.spell(name)
-        for name in sums:
-            for other, _ in refs(sums[name]):
-                self.spell(other)
+        for name in (*(line.name for line in lines), *sums):
+            self.spell(name)
+        for name, _ in refs(*(line.rhs for line in lines), *sums.values()):
+            self.spell(name)
         return Reading(
             tuple(lines),
             self.names,
@@ -129,11 +129,13 @@ class _Reading:
     def lines(self) -> tuple[list[Line], dict[str, Node]]:
         """The lines in the order of their parts, and the sums that are written where they are read."""
         p, late = self.p, self.p.late()
-        found = [self.line(Part.VALUES, e, e.origin, self.of.dir) for e in self.helpers()]
+        found = [
+            self.line(Part.VALUES, e, f"from {e.origin}", self.of.dir) for e in self.helpers()
+        ]
         ends: list[Equation] = []
         for e in p.equations:
             if e.name in self.carries:
-                found.append(self.line(Part.FIRST, e, f"{self.carries[e.name]} before the first step"))
+                found.append(self.line(Part.FIRST, e, self.readers(self.carries[e.name], 1)))
             elif e.kind is Kind.ONCE and e.name not in late:
                 whole, _, met = e.name.partition(MACHINE)
                 found.append(self.line(Part.SLICES, e, f"the part of {whole} that meets {met}"))
@@ -159,15 +161,26 @@ class _Reading:
 
     def helpers(self) -> list[Equation]:
         """The forward lines without a name that the lines of the backward pass read."""
-        need: set[str] = set()
-        stack = [name for name, _ in refs(*(e.rhs for e in self.p.equations))]
+        read = {name for name, _ in refs(*(e.rhs for e in self.p.equations))}
         steps = {e.name: e for e in self.of.steps() if MACHINE in e.name}
+        need: dict[str, Equation] = {}
+        stack = [name for name in read if name in steps]
         while stack:
             name = stack.pop()
-            if name in steps and name not in need:
-                need.add(name)
-                stack += [n for n, _ in refs(steps[name].rhs)]
-        return [e for e in self.of.equations if e.name in need]
+            need[name] = steps[name]
+            stack += [n for n, _ in refs(steps[name].rhs) if n in steps and n not in need]
+        # what one line computes, the others read there; what only one of them reads needs no line
+        known = {e.rhs: ref(e.name, 0, e.rhs.dims) for e in need.values()}
+        for name, e in need.items():
+            others = {n: known[n] for n in known if n is not e.rhs}
+            need[name] = replace(e, rhs=substituted(e.rhs, others))
+        for name in [n for n in need if n not in read]:
+            users = [n for n, e in need.items() if name in dict(refs(e.rhs))]
+            if len(users) == 1:
+                gone, user = need.pop(name), need[users[0]]
+                by = {ref(name, 0, gone.rhs.dims): gone.rhs}
+                need[user.name] = replace(user, rhs=substituted(user.rhs, by))
+        return [need[e.name] for e in self.of.equations if e.name in need]
 
     def with_starts(self, ends: list[Equation]) -> list[Equation]:
         """With the gradients by the parameters that states start from."""
@@ -219,21 +232,21 @@ class _Reading:
         if value == e.name:
             return "from " + e.origin.removeprefix("adjoint of: ")
         line = next((f for f in self.of.equations if f.name == value), None)
-        if line is not None and e.kind is Kind.STEP:
-            return f"from {line.origin}"
-        steps = {f.name for f in self.of.steps()}
-        readers = [
-            line_of(self.of, f.name) or f.name
-            for f in self.of.equations
-            if any(name == value for name, _ in refs(f.rhs))
+        return self.readers(value) if line is None or e.kind is not Kind.STEP else f"from {line.origin}"
+
+    def readers(self, value: str, lag: int | None = None) -> str:
+        """The author's lines that read `value`."""
+        found = [
+            line_of(self.of, e.name) or e.name
+            for e in self.of.equations
+            if any(name == value and lag in (None, at) for name, at in refs(e.rhs))
         ]
-        shown = [name + "[t]" * (name in steps) for name in dict.fromkeys(readers)]
-        shown += [
-            f"{s.name} before the first step"
+        starts = [
+            f"the start of {s.name}"
             for s in self.of.states
             if s.start is not None and any(name == value for name, _ in refs(s.start))
         ]
-        return "from " + ", ".join(shown)
+        return "from " + ", ".join(dict.fromkeys([*found, *starts]))
 
     # --- names ---
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from bptt.backends.reference.arrays import table
 from bptt.backends.reference.code import Code, Function, code, constant_alias
+from bptt.backends.reference.panels import Constants
 from bptt.backends.reference.time import Time
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of, size_of, terms
 from bptt.ir.ops import number
-from bptt.ir.plan import Block, TimeGemm
+from bptt.ir.plan import TimeGemm
 from bptt.ir.ports import At, Port
 from bptt.ir.program import Node, Program
 
@@ -90,7 +91,6 @@ class _Run:
                 self.series[port.name] = self.wide(self.time.spread(a))
             else:
                 self.edges[port] = self.wide(a)
-        self.panels: dict[str, Array] = {}
         self.shifted: dict[tuple[str, int], Array] = {}
         self.sums: dict[str, Array] = {}
         self.finals: dict[str, Array] = {}
@@ -107,6 +107,7 @@ class _Run:
     def run(self) -> None:
         c, plan = self.c, self.plan
         self.constants.update(self.without_time(c.once))
+        self.fixed = Constants(self.plan, self.constants, self.sizes, self.x)
         for name, n in plan.aliases:
             value = number(n)
             if value is not None:
@@ -122,7 +123,7 @@ class _Run:
         for f in c.edge:
             args = [self.final(name) for name, _ in f.printed.reads]
             lead = (*self.lead, self.time.batch)
-            found = f.call(self.x, self.numbers, self.row_constants(f), args, lead, self.like)
+            found = f.call(self.x, self.numbers, self.beside(f), args, lead, self.like)
             self.finals.update(zip(f.printed.returns, found, strict=True))
         for f in c.after:
             self.rows_function(f)
@@ -155,7 +156,7 @@ class _Run:
             return
         args = [self.rows(name, lag) for name, lag in printed.reads]
         lead = (*self.lead, self.total)
-        found = f.call(self.x, self.numbers, self.row_constants(f), args, lead, self.like)
+        found = f.call(self.x, self.numbers, self.beside(f), args, lead, self.like)
         for name, a in zip(printed.returns, found, strict=True):
             if name.startswith("sum "):
                 name = name.removeprefix("sum ")
@@ -172,7 +173,7 @@ class _Run:
         reads = [self.step_views(name, lag) for name, lag in printed.reads]
         slots = self.make_slots()
         writes = [time.steps(slots[name]) for name in printed.slots]
-        constants = self.row_constants(c.loop)
+        constants = self.beside(c.loop)
         starts = [self.start(group) for group in printed.rolls]
         state = (
             [s[..., : time.counts[0 if forward else -1], :] for s in starts] if time.counts else []
@@ -268,7 +269,7 @@ class _Run:
             stack = self.plan.stacks[int(name.removeprefix("stack"))]
             return self.x.cat([self.series[n] for n in stack])
         width = shape_of(self.p.dims(name) or (1,), self.sizes)[0]
-        return self.x.spread(self.row_constant(name), (*self.lead, self.total), width)
+        return self.x.spread(self.fixed.beside_rows(name), (*self.lead, self.total), width)
 
     def edge(self, name: str, lag: int) -> Array:
         """What stands beyond the end that a lag reads over."""
@@ -281,68 +282,9 @@ class _Run:
         at = At.FIRST if -self.p.dir * lag < 0 else At.LAST
         return self.edges[Port(name, at)]
 
-    # --- constants ---
-
-    def row_constants(self, f: Function) -> list[Array]:
-        return [self.row_constant(name) for name in f.printed.constants]
-
-    def row_constant(self, name: str) -> Array:
-        """A vector or number as it stands beside rows; a panel, transposed; a panel's bias."""
-        if name in self.constants:
-            a = self.constants[name]
-            if not self._dims(name):
-                return a[..., None, None]
-            return a[..., None, :]
-        if name not in self.panels:
-            self.pack(name.removesuffix(" bias"))
-        return self.panels[name]
-
-    def _dims(self, name: str) -> tuple[Any, ...]:
-        for e in self.plan.once:
-            if e.name == name:
-                return e.rhs.dims
-        return self.p.dims(name)
-
-    def pack(self, name: str) -> None:
-        """Lay a panel out as it is multiplied: operands down, outputs across."""
-        panel = next(q for q in self.plan.panels if q.name == name)
-        gemms = (
-            g
-            for phases in (self.plan.before, self.plan.loop, self.plan.edge, self.plan.after)
-            for phase in phases
-            for g in phase.gemms
-            if g.panel == name
-        )
-        operands = next(gemms).operands
-        columns: list[Array] = []
-        biases: list[Array] = []
-        for row in panel.grid:
-            blocks = [self.rectangle(b) for b in row]
-            matrix = [b for b, o in zip(blocks, operands, strict=True) if number(o) is None]
-            ones = [b for b, o in zip(blocks, operands, strict=True) if number(o) is not None]
-            if matrix:
-                columns.append(self.x.rows(matrix))
-            if ones:
-                biases.append(sum(ones[1:], ones[0]))
-        if columns:
-            self.panels[name] = self.x.compact(self.x.cat(columns))
-        if biases:
-            bias = self.x.cat(biases)
-            # one row: what torch.addmm adds fastest
-            self.panels[f"{name} bias"] = bias
-
-    def rectangle(self, b: Block) -> Array:
-        """A block, transposed: [operand, output]."""
-        a = self.constants[b.name]
-        rank = len(self._dims(b.name))
-        if rank == 0:
-            a = a[..., None, None]
-        elif rank == 1:
-            a = a[..., None, :]
-        row, col = size_of(b.row, self.sizes), size_of(b.col, self.sizes)
-        rows, cols = size_of(b.rows, self.sizes), size_of(b.cols, self.sizes)
-        a = a[..., row : row + rows, col : col + cols]
-        return a if b.transposed else self.x.swap(a)
+    def beside(self, f: Function) -> list[Array]:
+        """The constants that a generated function takes."""
+        return [self.fixed.beside_rows(name) for name in f.printed.constants]
 
     # --- sums over time ---
 

@@ -1,0 +1,92 @@
+"""What the languages for people share: the lines of a Reading, in time, broken into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from bptt.ir.program import Kind, Node
+from bptt.printers.expr import Binds, Infix, Piece
+from bptt.printers.reading import Line, Name, Part, Reading
+
+
+def parts(reading: Reading) -> Iterator[tuple[Part, list[Line]]]:
+    """The parts of a derivation that it has, in order, with their lines."""
+    for part in Part:
+        lines = [line for line in reading.lines if line.part is part]
+        if lines:
+            yield part, lines
+
+
+class Spelled(Infix):
+    """Prints the lines of a Reading. A language says how a name looks at a time."""
+
+    def __init__(self, reading: Reading, names: Mapping[Node, str] | None = None) -> None:
+        super().__init__(names)
+        self.reading = reading
+        self.dir, self.first = reading.dir, False
+
+    def symbol(self, name: Name, time: str) -> str:
+        """The text of a name at a time: `t`, `t+1`, `-1` or, where it has none, nothing."""
+        raise NotImplementedError
+
+    def sum_over_time(self, text: str, binds: Binds) -> Piece:
+        """The sum over all steps of an expression that reads `text`."""
+        raise NotImplementedError
+
+    def left(self, line: Line) -> str:
+        """The left side of a line."""
+        time = {Part.STEPS: "t", Part.VALUES: "t", Part.FIRST: "-1"}.get(line.part, "")
+        return self.symbol(self.reading.names[line.name], time)
+
+    def right(self, line: Line) -> list[str]:
+        """The right side of a line in pieces, between which a row may end."""
+        self.pieces.clear()
+        self.dir, self.first = line.dir, line.part is Part.FIRST
+        if line.kind is not Kind.SUM:
+            return self.between(line.rhs)
+        self.show(line.rhs)
+        piece = self.pieces[line.rhs]
+        return [self.sum_over_time(piece.text, piece.binds).text]
+
+    def between(self, root: Node) -> list[str]:
+        """The text of an expression, cut before the signs between its terms, or after commas."""
+        text = self.show(root)
+        op, operands = self.form(root)
+        if op in ("add", "sub"):
+            sign, _ = self.signs[op]
+            right = self.bracket(self.piece(operands[1]), Binds(Binds.SUM + 1))
+            return [*self.between(operands[0]), f"{sign}{right}"]
+        return [text]
+
+    def print_ref(self, n: Node, pieces: list[Piece]) -> Piece:
+        name, lag = n.attr
+        reading = self.reading
+        if name in reading.sums:
+            inner = type(self)(reading)
+            inner.show(reading.sums[name])
+            piece = inner.pieces[reading.sums[name]]
+            return self.sum_over_time(piece.text, piece.binds)
+        if name in reading.first:
+            return Piece(self.symbol(reading.names[name], "-1"))
+        if name not in reading.series:
+            return Piece(self.symbol(reading.names[name], ""))
+        ahead = -self.dir * lag
+        if self.first:
+            return Piece(self.symbol(reading.names[name], str(ahead)))
+        return Piece(self.symbol(reading.names[name], f"t{ahead:+d}" if ahead else "t"))
+
+
+def rows(pieces: list[str], width: int, indent: str) -> list[str]:
+    """Pieces put together to rows no longer than `width`, if they can be, the later ones indented."""
+    found = [pieces[0]]
+    for piece in pieces[1:]:
+        if len(found[-1]) + len(piece) > width:
+            found.append(indent + piece.lstrip())
+        else:
+            found[-1] += piece
+    return found
+
+
+def number(value: float) -> str:
+    """A number as people write it."""
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
