@@ -78,6 +78,10 @@ class _Scheduler:
             left = tuple(a for _, left in group for a in left)
             self.time_gemms.append(TimeGemm(outs, rows, left, right))
 
+    def region(self, n: Node) -> str:
+        """Where a series is computed."""
+        return "loop" if n in self.loop else "after" if n in self.later else "before"
+
     def rank(self, n: Node) -> int:
         """The place of a series in the author's order."""
         return self.f.rank.get(n.attr[0], len(self.f.rank)) if n.op == "ref" else 0
@@ -105,8 +109,7 @@ class _Scheduler:
         )
         here: dict[str, dict[Node, str]] = {"before": {}, "loop": {}, "after": {}}
         for n, name in self.series.items():
-            region = "loop" if n in self.loop else "after" if n in self.later else "before"
-            here[region][n] = name
+            here[self.region(n)][n] = name
 
         def phases(region: str, accums: Iterable[Accum] = ()) -> tuple[Phase, ...]:
             outside = {n: name for n, name in self.series.items() if n not in here[region]}
@@ -149,6 +152,7 @@ class _Scheduler:
         """Which series should lie side by side, so that products read and write them whole."""
         rolls: dict[str, str] = {s: self.series.get(self.f.steps[s], s) for s in self.f.starts}
         held = {name: n.dims for n, name in self.series.items()}
+        region = {name: self.region(n) for n, name in self.series.items()}
         own = {*self.p.outputs, *(e.name for e in self.p.emits)}
         wanted: list[tuple[str, ...]] = []
         for g in (g for phase in phases for g in phase.gemms):
@@ -166,6 +170,7 @@ class _Scheduler:
         made: list[tuple[str, ...]] = []
         for names in sorted(wanted, key=len, reverse=True):
             free = len(names) > 1 and len(set(names)) == len(names)
+            free = free and len({region.get(n) for n in names}) == 1
             if free and all(n in held and n not in own and n not in taken for n in names):
                 taken.update(names)
                 made.append(names)

@@ -46,6 +46,13 @@ ODD = {
     "concatenated operands": """
         z[t] = sigmoid(W @ concat(h[t-1], x[t]))
         h[t] = tanh(V @ concat(z[t]*h[t-1], x[t], 1)) + part(z[t], 1, 1)""",
+    "a gate of static attributes": """
+        input s: S per sequence
+        i = sigmoid(W_i @ s + b_i)
+        f[t] = sigmoid(W_f @ x[t] + U_f @ h[t-1] + b_f)
+        g[t] = tanh(W_g @ x[t] + U_g @ h[t-1] + b_g)
+        c[t] = f[t]*c[t-1] + i*g[t]
+        h[t] = tanh(c[t])""",
     "no recurrence to speak of": """
         h[t] = tanh(W @ x[t] + b) + 0*h[t-1]""",
 }
