@@ -245,12 +245,15 @@ class _Adjoint:
         alone = name not in self.kinds and not self.once[name]
         if terms[0].dims == () or len(terms[0].dims) == 1:
             terms = [total(terms)]
-        if alone and len(terms) == 1 and not self.read_by_once(name):
+        spread = any(t.op == "fill" for t in terms if len(t.dims) == 2)
+        if alone and len(terms) == 1 and not spread and not self.read_by_once(name):
             self.gradients[name] = self.assign_sum("d_" + name, terms[0], name)
             return
         for term in terms:
-            base = self.assign_sum(f"sum{MACHINE}{name}", term, name)
-            self.once[name].append(ref(base, 0, term.dims))
+            # a matrix whose elements are all equal is summed as the number it is made of
+            one = term.args[0] if term.op == "fill" and len(term.dims) == 2 else term
+            base = self.assign_sum(f"sum{MACHINE}{name}", one, name)
+            self.once[name].append(fill(ref(base, 0, one.dims), term.dims))
 
     def read_by_once(self, name: str) -> bool:
         late = self.p.late()

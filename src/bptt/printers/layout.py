@@ -81,7 +81,7 @@ def rows(pieces: list[str], width: int, indent: str) -> list[str]:
     found = [pieces[0]]
     for piece in pieces[1:]:
         if len(found[-1]) + len(piece) > width:
-            found.append(indent + piece.lstrip())
+            found.append(indent + piece.strip())
         else:
             found[-1] += piece
     return found

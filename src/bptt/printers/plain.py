@@ -6,14 +6,14 @@ import unicodedata
 from collections.abc import Iterator
 
 from bptt.ir.dims import Dim, add_dims, show_dim
-from bptt.ir.program import MACHINE, Node, walk
+from bptt.ir.program import Node, refs, walk
 from bptt.printers.expr import Binds, Piece
 from bptt.printers.layout import Spelled, number, parts, rows
 from bptt.printers.reading import Line, Name, Part, Reading
 
 _EQUATION = 80  # columns of an equation
 _LINE = 100  # columns of an equation with its origin
-_ORIGINS = 60  # no column of origins begins behind this
+_ORIGINS = 48  # no column of origins begins behind this
 
 _EXPLAINED = {
     "positive": "positive(a) is 1 where a > 0, else 0.",
@@ -33,23 +33,33 @@ def text(reading: Reading) -> str:
 
 
 def legend(reading: Reading) -> str:
-    """What the names in a derivation mean, in sentences."""
-    return " ".join(_sentences(reading))
+    """What the names in a derivation mean, in sentences, by example."""
+    return "".join(_sentences(reading)).strip()
 
 
 def _sentences(reading: Reading) -> Iterator[str]:
-    named = list(reading.names.items())
+    def example(what: str, made: str) -> Name | None:
+        found = (reading.names[line.name] for line in reading.lines)
+        spelled = [*found, *reading.names.values()]
+        return next((n for n in spelled if n.what == what and n.made == made), None)
 
-    def first(what: str, machine: str = "") -> tuple[str, str]:
-        """A name of one kind, and its stem."""
-        for name, spelled in named:
-            if spelled.what == what and (MACHINE in name) == bool(machine) and machine in spelled.stem[:2]:
-                return spelled.text, spelled.stem
-        return "", ""
-
-    gradient, value = first("d")
-    if gradient:
-        yield f"{gradient} is the gradient by {value}."
+    if value := example("d", ""):
+        yield f"{value.text} is the gradient by {value.stem}"
+        if argument := example("d", "argument"):
+            line = argument.stem.partition("_")[2]
+            yield f", {argument.text} by the argument of {line}'s function"
+        if part := example("d", "part"):
+            yield f", {part.text} by a part of the line of {part.stem.partition('_')[2].rstrip('0123456789')}"
+        yield ". "
+    if direct := example("direct", ""):
+        yield f"{direct.text} is what {direct.stem} gets from outside at its own step"
+        yield ", as a final state too. "
+    if any(lag > 0 for line in reading.lines for _, lag in refs(line.rhs)):
+        yield "What stands at [t+1] is zero at the last step. "
+    ops = {n.op: n for line in reading.lines for n in walk(line.rhs)}
+    yield from (f"{_EXPLAINED[op]} " for op in _EXPLAINED if op in ops)
+    if pull := ops.get("call_pull"):
+        yield f"{pull.attr[0]}'(v) is the matrix of the derivatives of {pull.attr[0]} at v. "
 
 
 def _aligned(printer: Plain, lines: list[Line]) -> list[str]:
@@ -98,11 +108,11 @@ class Plain(Spelled):
         return Piece(f"sum_t({text})")
 
     def between(self, root: Node) -> list[str]:
-        if root.op == "concat":
-            self.show(root)
-            *args, last = (self.piece(a).text for a in root.args)
-            return [("" if k else "concat(") + f"{a}, " for k, a in enumerate(args)] + [f"{last})"]
-        return super().between(root)
+        if root.op != "concat":
+            return super().between(root)
+        self.show(root)
+        *args, last = (self.piece(a).text for a in root.args)
+        return [f"concat({args[0]},", *(f" {a}," for a in args[1:]), f" {last})"]
 
     def print_const(self, n: Node, pieces: list[Piece]) -> Piece:
         return Piece(number(float.fromhex(n.attr[0])))

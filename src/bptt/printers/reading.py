@@ -36,12 +36,17 @@ class Part(Enum):
 
 @dataclass(frozen=True)
 class Name:
-    """How a name is spelled: a stem, and what stands for it: `""` the value itself, `d` the
-    gradient by it, `direct` what it gets from outside."""
+    """How a name is spelled, and what it is made of.
 
+    `what` it is of the value `stem`: itself, or `d` the gradient by it, `direct` what it gets
+    from outside, `e` what another step's line adds to the gradient by it. `made`: what the value
+    is where the machine named it: an `argument` of a function, a `part` of a line, a `slice`.
+    """
+
+    text: str
     stem: str
     what: str = ""
-    text: str = ""
+    made: str = ""
 
 
 @dataclass(frozen=True)
@@ -259,32 +264,30 @@ class _Reading:
     def spelled(self, name: str) -> Name:
         if name in self.carries:
             state = self.spell(self.carries[name]).text
-            return Name(state, "d", f"d_{state}")
+            return Name(f"d_{state}", state, "d")
         if name in self.direct:
             value = self.spell(self.direct[name]).text
-            return Name(value, "direct", self.fresh(f"direct_{value}"))
+            return Name(self.fresh(f"direct_{value}"), value, "direct")
         if name in self.emits and self.emits[name].lag:
             value = self.spell(self.emits[name].value).text
-            return Name(value, "e", self.fresh(f"e_{value}"))
-        value = self.emits[name].value if name in self.emits else self.value.get(name)
-        if value is not None:
-            stem = self.spell(value).text
-            return Name(stem, "d", self.fresh(("d" if MACHINE in value else "d_") + stem))
+            return Name(self.fresh(f"e_{value}"), value, "e")
+        if name in self.emits or name in self.value:
+            value = self.emits[name].value if name in self.emits else self.value[name]
+            stem = self.spell(value)
+            return Name(self.fresh(("d" if stem.made else "d_") + stem.text), stem.text, "d", stem.made)
         kind, machine, rest = name.partition(MACHINE)
         if not machine:
-            return Name(name, "", name)
+            return Name(name, name)
         if name in self.slices:
-            stem = self.fresh(f"{kind}_{rest}")
-        elif kind == "dq":
-            stem = self.fresh(f"q_{self.line_behind(rest)}")
-            return Name(stem, "d", self.fresh(f"d{stem}"))
+            stem, made = self.fresh(f"{kind}_{rest}"), "slice"
         elif name in self.arguments:
-            stem = self.fresh(f"z_{self.arguments[name]}")
-        elif kind in ("z", "q"):
-            stem = self.fresh(f"q_{line_of(self.of, name) or self.line_behind(rest)}")
+            stem, made = self.fresh(f"z_{self.arguments[name]}"), "argument"
         else:
-            stem = self.fresh(name.replace(MACHINE, "_"))
-        return Name(stem, "", stem)
+            line = line_of(self.of, name) or self.line_behind(rest)
+            stem, made = self.fresh(f"q_{line}"), "part"
+        if kind == "dq":
+            return Name(self.fresh(f"d{stem}"), stem, "d", made)
+        return Name(stem, stem, "", made)
 
     def line_behind(self, name: str) -> str:
         """The author's line that a name of the backward pass belongs to: that of `d_z$h$2` is h."""
