@@ -29,6 +29,8 @@ SCALE_FLOOR = FLOOR
 MUTATION = 1.001
 # A mistake shows only if it moves some tensor by this many limits; less could be rounding.
 VISIBLE = 10.0
+# An error of 1e-17 that is planted in a number of 1e-8 is itself rounded, by 2e-24.
+ADDED = 1e-6
 
 # --- ops ------------------------------------------------------------------------------------------
 

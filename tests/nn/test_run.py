@@ -85,8 +85,10 @@ def test_groups_are_runs_side_by_side(case: Case, own: tuple[str, ...] | None) -
 # --- ragged batches -----------------------------------------------------------------------------
 
 
-def ragged(case: Case, program: Program, lengths: list[int]) -> tuple[Any, Any, list[Tensor], Tensor]:
-    """Our function of packed tensors, torch's (one sequence after the other), and both's arguments."""
+def ragged(
+    case: Case, program: Program, lengths: list[int]
+) -> tuple[Any, Any, list[Tensor], Tensor]:
+    """Our function of packed tensors, torch's (a sequence at a time), and what both are given."""
     sizes = [sum(n > t for n in lengths) for t in range(max(lengths))]
     given = [x.requires_grad_() for x in case.tensors(1, len(lengths))]
     place = case.place("x")
@@ -103,7 +105,9 @@ def ragged(case: Case, program: Program, lengths: list[int]) -> tuple[Any, Any, 
         ports = inputs(case.program)
         for b, n in enumerate(lengths):
             steps = range(n) if program.dir > 0 else range(n - 1, -1, -1)
-            one = [x[b : b + 1] if p.at is At.START else x for p, x in zip(ports, given, strict=True)]
+            one = [
+                x[b : b + 1] if p.at is At.START else x for p, x in zip(ports, given, strict=True)
+            ]
             one[place] = torch.stack([given[place][starts[t] + b] for t in steps])[:, None]
             series, *last = case.torchs(*one)
             finals.append(tuple(last))
@@ -146,7 +150,7 @@ def test_ragged_batches_under_transforms() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_ragged_batches_in_compile() -> None:
-    ours, torchs, given, sizes = ragged(GRU, GRU.program, [3, 1])
+    _, torchs, given, sizes = ragged(GRU, GRU.program, [3, 1])
     torch._dynamo.reset()
     program = GRU.text
 

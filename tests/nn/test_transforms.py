@@ -22,7 +22,6 @@ from bptt.ir.program import Kind
 from bptt.nn import Recurrent
 from bptt.nn.sweep import sweep_of
 
-
 LSTM, GRU, IOSIF = (Case(name) for name in ("lstm", "gru_cho", "iosif"))
 every_cell = pytest.mark.parametrize("case", [LSTM, GRU, IOSIF], ids=lambda case: case.name)
 two_cells = pytest.mark.parametrize("case", [LSTM, GRU], ids=lambda case: case.name)
@@ -135,7 +134,9 @@ def test_a_tangent_of_one_parameter_alone() -> None:
     def tangents(f: Function) -> Any:
         with forward_ad.dual_level():
             tensors = LSTM.tensors()
-            tensors[weight] = forward_ad.make_dual(tensors[weight], torch.ones_like(tensors[weight]))
+            tensors[weight] = forward_ad.make_dual(
+                tensors[weight], torch.ones_like(tensors[weight])
+            )
             return [forward_ad.unpack_dual(y).tangent for y in f(*tensors)]
 
     same(LSTM, tangents)
@@ -297,7 +298,7 @@ def test_compile_once_for_every_length_and_batch(compiler: Any) -> None:
 @two_cells
 def test_grad_in_compile(case: Case, compiler: Any) -> None:
     def grad(f: Function) -> Function:
-        return lambda *tensors: torch.func.grad(loss(f), case.weight)(*tensors)
+        return torch.func.grad(loss(f), case.weight)
 
     tensors = case.tensors()
     assert_close(compiler(grad(case.ours))(*tensors), grad(case.torchs)(*tensors), TORCH)
@@ -312,7 +313,7 @@ def test_gradients_of_each_sample_in_compile(compiler: Any) -> None:
 
     tensors = LSTM.stacked(x, 5)
     ours = each(LSTM.ours)
-    assert_close(compiler(lambda *t: ours(*t))(*tensors), each(LSTM.torchs)(*tensors), TORCH)
+    assert_close(compiler(ours)(*tensors), each(LSTM.torchs)(*tensors), TORCH)
 
 
 @compiles
@@ -353,7 +354,9 @@ def test_double_backward_through_compile_is_refused_by_torch(compiler: Any) -> N
     """The one that cannot be had. torch compiles a backward pass that has no derivative, whatever
     is compiled: `x @ w` alone shows it. What matters is that it is refused, and not wrong."""
     x, w = (torch.randn(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    grads = torch.autograd.grad(compiler(lambda x, w: (x @ w).sin().sum())(x, w), x, create_graph=True)
+    grads = torch.autograd.grad(
+        compiler(lambda x, w: (x @ w).sin().sum())(x, w), x, create_graph=True
+    )
     with pytest.raises(RuntimeError):
         torch.autograd.grad(grads[0].pow(2).sum(), (x, w))
     tensors = LSTM.tensors(grad=True)
@@ -380,7 +383,9 @@ class _Layer(nn.Module):
 
     def among(self, given: tuple[Tensor, ...]) -> list[Tensor]:
         found = dict(zip(self.rest, given, strict=True))
-        return [found[k] if k in found else getattr(self, f"p{k}") for k in range(len(self.case.names))]
+        return [
+            found[k] if k in found else getattr(self, f"p{k}") for k in range(len(self.case.names))
+        ]
 
 
 @compiles
@@ -512,7 +517,9 @@ def test_what_has_no_gradient_needs_no_work() -> None:
     assert not any(y.requires_grad for y in LSTM.ours(*tensors))
     last = len(tensors) - 1
     tensors[last].requires_grad_()
-    (grad,) = torch.autograd.grad(LSTM.ours(*tensors)[0].sum() * 0 + 1 * tensors[last].sum(), tensors[last])
+    (grad,) = torch.autograd.grad(
+        LSTM.ours(*tensors)[0].sum() * 0 + 1 * tensors[last].sum(), tensors[last]
+    )
     assert_close(grad, torch.ones_like(grad), 0.0)
 
 

@@ -46,7 +46,9 @@ class Batch(NamedTuple):
             return [s.index_select(1, order) for s in states]
         return list(states)
 
-    def back(self, output: Tensor, finals: Sequence[Tensor]) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
+    def back(
+        self, output: Tensor, finals: Sequence[Tensor]
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
         """The output and the last states, laid out as the input and the first states were."""
         if self.packed is not None:
             p = self.packed
@@ -70,6 +72,8 @@ class Precision(NamedTuple):
     def of(x: Tensor, weight: Tensor) -> Precision | None:
         """None where there is nothing to cast."""
         device = x.device.type
-        if weight.dtype is not torch.float32 or not torch.is_autocast_enabled(device):
+        if weight.dtype is not torch.float32 or not torch.amp.is_autocast_available(device):
+            return None
+        if not torch.is_autocast_enabled(device):
             return None
         return Precision(weight.dtype, torch.get_autocast_dtype(device))

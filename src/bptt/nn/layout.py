@@ -145,9 +145,7 @@ Weight = Callable[[str], Tensor]
 
 def tails_of(layers: int, bidirectional: bool) -> list[list[str]]:
     """What stands behind the names of the parameters of each layer and direction, as in nn.LSTM."""
-    return [
-        [f"_l{k}", f"_l{k}_reverse"] if bidirectional else [f"_l{k}"] for k in range(layers)
-    ]
+    return [[f"_l{k}", f"_l{k}_reverse"] if bidirectional else [f"_l{k}"] for k in range(layers)]
 
 
 def starting(
@@ -168,7 +166,11 @@ def starting(
 
 
 def constant(
-    layout: Layout, name: str, shape: tuple[int, ...], values: Mapping[str, Tensor | float]
+    layout: Layout,
+    name: str,
+    shape: tuple[int, ...],
+    values: Mapping[str, Tensor | float],
+    dtype: torch.dtype | None,
 ) -> Tensor:
     """The value of a constant that is not trained. Raises UserError where there is none."""
     if name not in values:
@@ -176,7 +178,7 @@ def constant(
             f"the constant `{name}` of the cell `{layout.cell}` has no value",
             help=f"give it one of the shape {list(shape)}: consts={{'{name}': ...}}",
         )
-    value = torch.as_tensor(values[name], dtype=torch.get_default_dtype())
+    value = torch.as_tensor(values[name], dtype=dtype or torch.get_default_dtype())
     if value.dim() and tuple(value.shape) != shape:
         raise UserError(f"the constant `{name}` is {list(value.shape)}; it must be {list(shape)}")
     return value.expand(shape).clone()

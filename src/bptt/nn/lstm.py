@@ -82,15 +82,15 @@ class LSTM(nn.RNNBase):
                         nn.init.uniform_(own, -bound, bound)
                         self.register_parameter(name + tail, nn.Parameter(own))
                 for name, dims in self._layout.consts:
-                    value = constant(self._layout, name, shape_of(dims, known), values)
-                    self.register_buffer(name + tail, value.to(device, dtype))
+                    value = constant(self._layout, name, shape_of(dims, known), values, dtype)
+                    self.register_buffer(name + tail, value.to(device))
 
     @property
     def backend(self) -> str:
         """What runs the cell."""
         return "reference (torch)"
 
-    @overload  # type: ignore[override]
+    @overload
     def forward(self, input: Tensor, hx: Pair | None = None) -> tuple[Tensor, Pair]: ...
     @overload
     def forward(
@@ -111,9 +111,7 @@ class LSTM(nn.RNNBase):
         if precision is not None:
             x, starts = x.to(precision.inside), [s.to(precision.inside) for s in starts]
         dropout = self.dropout if self.training else 0.0
-        output, finals = run_layers(
-            self._layout, x, starts, weights, batch.batch_sizes, dropout
-        )
+        output, finals = run_layers(self._layout, x, starts, weights, batch.batch_sizes, dropout)
         if precision is not None:
             output = output.to(precision.output)
         output, (h, c) = batch.back(output, finals)
@@ -147,7 +145,11 @@ class LSTM(nn.RNNBase):
             parts["b"] = (read("bias_ih") + read("bias_hh")).chunk(4, 1)
         else:
             parts["b"] = (parts["W"][0].new_zeros(1, self.hidden_size),) * 4
-        found = {f"{kind}_{gate}": part for kind in parts for gate, part in zip(_GATES, parts[kind])}
+        found = {
+            f"{kind}_{gate}": part
+            for kind in parts
+            for gate, part in zip(_GATES, parts[kind], strict=True)
+        }
         if self.proj_size:
             found[_PROJECTION] = read("weight_hr")
         return lambda name: found[name] if name in found else read(name)

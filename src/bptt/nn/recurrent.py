@@ -77,8 +77,8 @@ class Recurrent(nn.Module):
                     empty = torch.empty(shape_of(dims, known), device=device, dtype=dtype)
                     self.register_parameter(name + tail, nn.Parameter(empty))
                 for name, dims in self._layout.consts:
-                    value = constant(self._layout, name, shape_of(dims, known), values)
-                    self.register_buffer(name + tail, value.to(device, dtype))
+                    value = constant(self._layout, name, shape_of(dims, known), values, dtype)
+                    self.register_buffer(name + tail, value.to(device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -105,7 +105,9 @@ class Recurrent(nn.Module):
     @overload
     def forward(self, input: Tensor, states: Given = None) -> tuple[Tensor, States]: ...
     @overload
-    def forward(self, input: PackedSequence, states: Given = None) -> tuple[PackedSequence, States]: ...
+    def forward(
+        self, input: PackedSequence, states: Given = None
+    ) -> tuple[PackedSequence, States]: ...
     def forward(
         self, input: Tensor | PackedSequence, states: Given = None
     ) -> tuple[Tensor | PackedSequence, States]:
@@ -121,7 +123,9 @@ class Recurrent(nn.Module):
             x, starts = x.to(precision.inside), [s.to(precision.inside) for s in starts]
         for tensor, what in ((x, "input"), *((s, "state") for s in starts)):
             if weight is not None and tensor.dtype is not weight.dtype:
-                raise UserError(f"the {what} is {tensor.dtype}, and the parameters are {weight.dtype}")
+                raise UserError(
+                    f"the {what} is {tensor.dtype}, and the parameters are {weight.dtype}"
+                )
         dropout = self.dropout if self.training else 0.0
         output, finals = run_layers(
             self._layout, x, starts, self._weights(), batch.batch_sizes, dropout
@@ -137,12 +141,16 @@ class Recurrent(nn.Module):
         given = [states] if isinstance(states, Tensor) else list(states)
         names = ", ".join(self.state_names)
         if len(given) != len(self.state_names):
-            raise UserError(f"the cell `{self.cell.name}` has the states {names}; {len(given)} were given")
+            raise UserError(
+                f"the cell `{self.cell.name}` has the states {names}; {len(given)} were given"
+            )
         rows = self.num_layers * len(self._tails[0])
         for name, width, state in zip(self.state_names, self.state_sizes, given, strict=True):
             shape = [rows, width] if batch.unbatched else [rows, batch.size, width]
             if list(state.shape) != shape:
-                raise UserError(f"the state {name} has the shape {list(state.shape)}; it is {shape}")
+                raise UserError(
+                    f"the state {name} has the shape {list(state.shape)}; it is {shape}"
+                )
         return batch.starts(given)
 
     def _weights(self) -> list[list[Weight]]:

@@ -58,9 +58,7 @@ def _run(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Ten
 # --- lanes --------------------------------------------------------------------------------------
 
 _keys: Callable[[Tensor], Any] | None = getattr(torch._C, "_dispatch_keys", None)
-_transforms: Callable[[], bool] | None = getattr(
-    torch._C, "_are_functorch_transforms_active", None
-)
+_transforms: Callable[[], bool] | None = getattr(torch._C, "_are_functorch_transforms_active", None)
 _modes: Callable[[], int] | None = getattr(torch._C, "_len_torch_dispatch_stack", None)
 
 
@@ -77,14 +75,12 @@ _PLAIN = _plain_keys()
 
 
 def _plain(tensors: Tensors) -> bool:
-    """Whether nothing but the kernel can be meant: ordinary CPU tensors and no mode or transform."""
+    """Whether only the kernel can be meant: ordinary CPU tensors, no mode, no transform."""
     if not _PLAIN or _transforms is None or _modes is None or _keys is None:
         return False
     plain = _PLAIN
     keys = _keys
-    return (
-        all(keys(x).raw_repr() in plain for x in tensors) and not _transforms() and not _modes()
-    )
+    return all(keys(x).raw_repr() in plain for x in tensors) and not _transforms() and not _modes()
 
 
 def _full(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
@@ -141,7 +137,9 @@ _run_op = torch.library.custom_op(
 _run_op.register_fake(_shapes)
 
 
-def _op_setup(ctx: Any, inputs: tuple[str, list[Tensor], Tensor | None], output: list[Tensor]) -> None:
+def _op_setup(
+    ctx: Any, inputs: tuple[str, list[Tensor], Tensor | None], output: list[Tensor]
+) -> None:
     ctx.sweep = sweep_of(inputs[0])
     ctx.save_for_backward(*inputs[1], *output, inputs[2])
 
@@ -193,7 +191,7 @@ def _legacy_batched(x: Tensor) -> bool:
 
 
 class _Run(torch.autograd.Function):
-    """An `extended` sweep (or one that nothing will differentiate), for every lane but the plain."""
+    """An `extended` sweep, or one that nothing will differentiate, in every lane but the plain."""
 
     @staticmethod
     def forward(sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor) -> tuple[Tensor, ...]:
@@ -231,7 +229,7 @@ class _Run(torch.autograd.Function):
         )
 
     @staticmethod
-    def vmap(
+    def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
         info: Any, in_dims: tuple[Any, ...], sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         if in_dims[1] is not None:

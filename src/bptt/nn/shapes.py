@@ -37,7 +37,9 @@ def output_shapes(p: Program, shapes: Sequence[Shape], ragged: bool) -> list[Sha
     ports = inputs(p)
     if len(shapes) != len(ports):
         names = ", ".join(port.name for port in ports)
-        raise UserError(f"the program reads {len(ports)} tensors ({names}); {len(shapes)} were given")
+        raise UserError(
+            f"the program reads {len(ports)} tensors ({names}); {len(shapes)} were given"
+        )
     known: dict[str, int] = {}  # G, T, B, N, each under its letter and a space, and the sizes
     left: list[tuple[Dim, int, Port, Shape]] = []
     for port, shape in zip(ports, shapes, strict=True):

@@ -58,7 +58,7 @@ class Sweep:
         self._pushes: dict[tuple[bool, ...], Wiring] = {}
 
     def output_shapes(self, shapes: tuple[Shape, ...], ragged: bool) -> list[Shape]:
-        """The shapes of the outputs from those of the inputs, which are numbers. Raises UserError."""
+        """The shapes of the outputs from those of the inputs, all numbers. Raises UserError."""
         found = self._shapes.get((ragged, shapes))
         if found is None:
             if len(self._shapes) > 1000:
