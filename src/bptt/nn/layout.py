@@ -13,7 +13,7 @@ from bptt.errors import UserError
 from bptt.ir.dims import Dim, Dims, show_dim, size_of, terms
 from bptt.ir.ops import number
 from bptt.ir.ports import At, inputs
-from bptt.ir.program import Node, Program, Role, walk
+from bptt.ir.program import Node, Program, Role, State, walk
 from bptt.nn.run import run
 from bptt.nn.shapes import solve
 from bptt.printers.text import text as canonical_text
@@ -101,10 +101,12 @@ def layout_of(program: Program, cell: str) -> Layout:
             help=f"bind it, for instance functions={{'{name}': 'tanh'}}",
         )
     values = [v for v in program.values if v in p.values or v.name in _starting(p)]
+    # where a state starts is for the layer to say: `run` is given it
+    bare = replace(p, states=tuple(State(s.name) for s in p.states))
     return Layout(
         cell=cell,
-        forward=canonical_text(p),
-        backward=canonical_text(replace(p, dir=-p.dir)),
+        forward=canonical_text(bare),
+        backward=canonical_text(replace(bare, dir=-p.dir)),
         reads=tuple(
             "" if port.at is At.STEPS else port.name
             for port in inputs(p)

@@ -174,7 +174,7 @@ class Recurrent(nn.Module):
 
 def cell_of(cell: str | Path | Cell, functions: Mapping[str, str] | None) -> Cell:
     """The cell that a name, a path or a text means. Raises CellError and UserError."""
-    if isinstance(cell, str) and "=" in cell:
+    if isinstance(cell, str) and "[" in cell and "=" in cell:
         cell = Cell(cell)
     found = cell if isinstance(cell, Cell) else load(cell)
     return found.bind(functions) if functions else found

@@ -11,8 +11,8 @@ from typing import ClassVar
 from bptt.ir.dims import add_dims, show_dim
 from bptt.ir.program import Node
 from bptt.printers.expr import Binds, Piece
-from bptt.printers.layout import Spelled, number, parts, rows
-from bptt.printers.reading import Line, Name, Reading
+from bptt.printers.people.layout import Spelled, number, parts, rows
+from bptt.printers.people.reading import Line, Name, Reading
 
 _ROW = 110  # characters of a row, most of which do not show
 

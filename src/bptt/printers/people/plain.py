@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from bptt.ir.dims import Dim, add_dims, show_dim
 from bptt.ir.program import Node, refs, walk
 from bptt.printers.expr import Binds, Piece
-from bptt.printers.layout import Spelled, number, parts, rows
-from bptt.printers.reading import Line, Name, Part, Reading
+from bptt.printers.people.layout import Spelled, number, parts, rows
+from bptt.printers.people.reading import Line, Name, Part, Reading
 
 _EQUATION = 80  # columns of an equation
 _LINE = 100  # columns of an equation with its origin

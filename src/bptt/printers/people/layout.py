@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from bptt.ir.program import Kind, Node
 from bptt.printers.expr import Binds, Infix, Piece
-from bptt.printers.reading import Line, Name, Part, Reading
+from bptt.printers.people.reading import Line, Name, Part, Reading
 
 
 def parts(reading: Reading) -> Iterator[tuple[Part, list[Line]]]:
