@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from bptt import cells
-from bptt.calculus.derive import adjoint, jvp
+from bptt.calculus.derive import adjoint
 from bptt.calculus.rewrites import layer, lower, with_outputs
+from bptt.calculus.tangent import jvp
 from bptt.ir.program import Program
 from bptt.language.check import check
 

@@ -1,111 +1,240 @@
-"""A cell: its text, and what follows from it."""
+"""The facade that people import: a cell from its text, what follows from it, and its proof."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bptt import cells
-from bptt.calculus.derive import derive
+from bptt.calculus.derive import derive as derive_program
+from bptt.calculus.readable import By
 from bptt.calculus.rewrites import lower
 from bptt.errors import UserError
-from bptt.ir.program import Program
-from bptt.language.check import Checked, check
+from bptt.ir.program import Program, Role, walk
+from bptt.language.check import Checked
+from bptt.language.check import check as check_text
+from bptt.language.near import did_you_mean
+from bptt.language.tokens import Limits
 
+if TYPE_CHECKING:
+    from bptt.proof.report import Report
 
-@lru_cache(maxsize=512)
-def _checked(text: str, functions: tuple[tuple[str, str], ...]) -> Checked:
-    """Equal texts give one Program."""
-    return check(text, functions=dict(functions))
+Format = Literal["text", "latex", "md"]
 
 
 class Cell:
     """A recurrent cell, from the text of its equations.
 
-    >>> rnn = Cell("h[t] = tanh(W @ x[t] + U @ h[t-1] + b)")
-    >>> rnn.program.outputs
-    ('h',)
+    `text` is what its author wrote. `functions` binds functions that the text leaves open, each
+    to one of the language or to a definition: `{"f_c": "tanh", "G": "f(a, b) = dot(a, b)"}`.
+    Cells of the same text and bindings are equal, share one Program, and pickle as that text.
+    Raises CellError for a text that is no cell.
 
-    `functions` binds functions that the text leaves open: {"f_c": "tanh"}, or a definition such
-    as {"G": "g(y, l) = sum((y - l)**2)/2"}. Raises CellError where the text does not make sense.
+    >>> print(Cell("h[t] = tanh(W @ x[t] + U @ h[t-1])").derivation())
     """
 
     def __init__(
-        self, text: str, *, name: str = "cell", functions: Mapping[str, str] | None = None
+        self, text: str, *, functions: Mapping[str, str] | None = None, name: str = "cell"
     ) -> None:
-        self.text = text
         self.name = name
-        self.functions: Mapping[str, str] = MappingProxyType(dict(functions or {}))
-        self._checked = _checked(text, tuple(sorted(self.functions.items())))
+        self.text = text
+        self.bindings = dict(functions or {})
+        self._checked = _checked(text, tuple(self.bindings.items()))
+
+    @classmethod
+    def load(cls, cell: str | Path) -> Cell:
+        """The cell that comes with bptt under this name, or that of a file. Raises UserError."""
+        text, name = read(cell)
+        return cls(text, name=name)
 
     @property
     def program(self) -> Program:
-        """The forward pass as it is written, readout and loss included."""
+        """The forward pass, as written."""
         return self._checked.program
 
-    @cached_property
+    @property
     def lowered(self) -> Program:
-        """The forward pass with a name for every matrix product and sum: what is differentiated."""
+        """The forward pass with a name for all that is computed once: `derive` takes this one."""
         return _lowered(self.program)
 
-    @cached_property
+    @property
     def backward(self) -> Program:
-        """The backward pass: the adjoint sweep of `lowered`, which runs the other way."""
-        return derive(self.lowered)
+        """The backward pass: the gradient of the loss, if there is one, else whatever gradient
+        the outputs and states get from outside."""
+        return _backward(self.program)
+
+    @property
+    def functions(self) -> Mapping[str, str]:
+        """The functions that are still unspecified, each with its kind."""
+        return self._checked.functions
 
     @property
     def inits(self) -> Mapping[str, float]:
-        """How a trainer starts parameters that the text has an `init` line for."""
+        """What a trainer starts parameters with, where the text says so."""
         return self._checked.inits
 
     @property
     def consts(self) -> Mapping[str, float]:
-        """The values of constants that the text gives."""
+        """The constants that have a value in the text."""
         return self._checked.consts
 
-    @property
-    def unspecified(self) -> Mapping[str, str]:
-        """The functions that are still open, with their kind."""
-        return self._checked.functions
+    def bind(self, functions: Mapping[str, str] | None = None, **more: str) -> Cell:
+        """This cell with unspecified functions bound."""
+        bound = {**self.bindings, **(functions or {}), **more}
+        return Cell(self.text, functions=bound, name=self.name)
 
-    def bind(self, functions: Mapping[str, str]) -> Cell:
-        """This cell with further functions specified."""
-        return Cell(self.text, name=self.name, functions={**self.functions, **functions})
+    def stand_ins(self) -> dict[str, str]:
+        """For each unspecified function, one to check the cell with: smooth, and of no symmetry
+        that would hide a mistake."""
+        return {name: self._stand_in(name, kind) for name, kind in self.functions.items()}
+
+    def _stand_in(self, name: str, kind: str) -> str:
+        if kind != "scalar":
+            return "tanh" if kind == "elementwise" else "softmax"
+        nodes = walk(*(e.rhs for e in self.program.equations))
+        call = next((n for n in nodes if n.op == "call_scalar" and n.attr[0] == name), None)
+        dims = [a.dims for a in call.args] if call else [("H",)]
+        names = [f"a{k}" for k in range(1, len(dims) + 1)]
+        if len(dims) == 2 and dims[0] == dims[1]:
+            square = "(a1 - a2)**2"
+            return f"f(a1, a2) = {f'sum({square})' if dims[0] else square}/2"
+        parts = [f"sum(tanh({a}))" if d else f"tanh({a})" for a, d in zip(names, dims, strict=True)]
+        return f"f({', '.join(names)}) = ({' + '.join(parts)})**2/2"
+
+    def check(self, order: int = 1, **options: Any) -> Report:
+        """Whether what is derived from this cell is right: every gradient against the truth.
+
+        `options` are those of `bptt.proof.gradcheck.check`: `seed`, `length`, `sizes`.
+        Raises UserError where a function is unspecified: `cell.bind(cell.stand_ins())`.
+        """
+        from bptt.proof.gradcheck import check as check_program
+
+        return check_program(self.program, order=order, values=self.consts, **options)
+
+    def derivation(self, by: By = "preactivations", format: Format = "text") -> str:
+        """The backward pass as a careful person would write it down.
+
+        `by`: gradients by pre-activations (`dz_i`) or by gates (`d_i`). `format`: `text`,
+        `latex`, or `md` for a page of Markdown.
+        """
+        from bptt.printers.people import latex, markdown, plain
+        from bptt.printers.people.reading import reading
+
+        found = reading(self.program, by)
+        match format:
+            case "text":
+                legend = textwrap.wrap(plain.legend(found), 98)
+                return "".join(f"# {row}\n" for row in legend) + "\n" + plain.text(found)
+            case "latex":
+                return latex.text(found)
+            case "md":
+                return markdown.page(found, self.name, self.text)
 
     def __repr__(self) -> str:
-        return f"<bptt.Cell {self.name}: {', '.join(self.program.outputs)}>"
+        p = self.program
+        inputs = ", ".join(v.name for v in p.named(Role.GIVEN))
+        states = ", ".join(s.name for s in p.states)
+        parameters = len(p.named(Role.PARAM))
+        return (
+            f"<Cell {self.name}: inputs {inputs or 'none'}; states {states or 'none'};"
+            f" outputs {', '.join(p.outputs)}; {parameters} parameters>"
+        )
 
-    def __reduce__(self) -> Any:
-        return _remade, (self.text, self.name, dict(self.functions))
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Cell):
+            return NotImplemented
+        return (self.text, self.bindings) == (other.text, other.bindings)
+
+    def __hash__(self) -> int:
+        return hash((self.text, tuple(sorted(self.bindings.items()))))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.text, self.bindings, self.name)
 
 
-def _remade(text: str, name: str, functions: dict[str, str]) -> Cell:
-    return Cell(text, name=name, functions=functions)
+def _restored(text: str, functions: Mapping[str, str], name: str) -> Cell:
+    return Cell(text, functions=functions, name=name)
+
+
+# Equal cells have one Program: what is compiled for it, or cached by it, is shared.
 
 
 @lru_cache(maxsize=512)
-def _lowered(p: Program) -> Program:
-    return lower(p)
+def _checked(text: str, functions: tuple[tuple[str, str], ...]) -> Checked:
+    return check_text(text, functions=dict(functions))
 
 
-def load(cell: str | Path | Cell) -> Cell:
-    """A cell by the name of one that comes with bptt, or by the path of a file.
+@lru_cache(maxsize=512)
+def _lowered(program: Program) -> Program:
+    return lower(program)
 
-    Raises UserError where there is neither, naming what is near.
-    """
-    if isinstance(cell, Cell):
-        return cell
+
+@lru_cache(maxsize=512)
+def _backward(program: Program) -> Program:
+    from bptt.printers.people.reading import derivation
+
+    return derivation(program).program
+
+
+# --- finding cells ------------------------------------------------------------------------------
+
+
+def read(cell: str | Path) -> tuple[str, str]:
+    """The text of a cell, and its name: one that comes with bptt, or a file's. Raises UserError."""
     if isinstance(cell, str) and cell in cells.names():
-        return Cell(cells.read(cell), name=cell)
+        return cells.read(cell), cell
     path = Path(cell)
-    if path.suffix or path.parent != Path() or path.exists():
-        try:
-            return Cell(path.read_text(encoding="utf-8"), name=path.stem)
-        except FileNotFoundError:
-            raise UserError(f"there is no file {path}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read as text: {error}") from None
-    return Cell(cells.read(str(cell)), name=str(cell))
+    if isinstance(cell, str) and path.suffix != ".cell" and len(path.parts) < 2 and not path.exists():
+        help = did_you_mean(cell, cells.names()) or "`bptt cells` lists them; a file ends in `.cell`"
+        raise UserError(f"there is no cell called `{cell}`", help=help)
+    return _read_file(path), path.stem
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            found = file.read(Limits().size + 1)
+    except OSError as error:
+        beside = [p.name for p in path.parent.glob("*.cell")] if path.parent.is_dir() else []
+        near = did_you_mean(path.name, beside) if isinstance(error, FileNotFoundError) else None
+        raise UserError(f"cannot read {path}: {error.strerror}", help=near) from None
+    return decoded(found, str(path))
+
+
+def decoded(found: bytes, name: str) -> str:
+    """The text of a cell from its bytes. Raises UserError."""
+    if len(found) > Limits().size:
+        help = "a cell is a handful of equations"
+        raise UserError(f"{name} is larger than {Limits().size // 1024} KiB", help=help)
+    try:
+        return found.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not text in UTF-8") from None
+
+
+# --- verbs --------------------------------------------------------------------------------------
+
+
+def load(cell: str | Path) -> Cell:
+    """The cell that comes with bptt under this name, or that of a file. Raises UserError."""
+    return Cell.load(cell)
+
+
+def derive(cell: Cell | Program | str | Path) -> Program:
+    """The backward pass, as a Program that runs the other way. Its own backward pass is the
+    second derivative: `derive(derive("lstm"))`."""
+    if isinstance(cell, Program):
+        return derive_program(lower(cell))
+    return _cell(cell).backward
+
+
+def check(cell: Cell | str | Path, order: int = 1, **options: Any) -> Report:
+    """Whether what is derived from a cell is right: every gradient against the truth."""
+    return _cell(cell).check(order, **options)
+
+
+def _cell(cell: Cell | str | Path) -> Cell:
+    return cell if isinstance(cell, Cell) else load(cell)

@@ -10,8 +10,9 @@ from programs import PROGRAMS, H, X, lstm, program
 from subjects import NAMES, load
 from tolerances import REWRITE
 
-from bptt.calculus.derive import Derived, adjoint, derive, jvp
+from bptt.calculus.derive import Derived, adjoint, derive
 from bptt.calculus.rewrites import lower, with_outputs
+from bptt.calculus.tangent import jvp
 from bptt.ir import ops
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import MACHINE, Equation, Kind, Program, Role, State, Value, walk

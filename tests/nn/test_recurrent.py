@@ -347,6 +347,23 @@ def test_meta_device() -> None:
     assert states[0].shape == (2, B, H)
 
 
+def test_an_ensemble_is_one_call() -> None:
+    """Many layers at once by vmap, each with gradients of its own."""
+    several = [Recurrent("gru_cho", X, H, dtype=torch.float64) for _ in range(4)]
+    x = given()
+    params, buffers = torch.func.stack_module_state(several)
+
+    def loss(params: Any, buffers: Any) -> Tensor:
+        output, _ = torch.func.functional_call(several[0], (params, buffers), (x,))
+        return output.sin().sum()
+
+    found = torch.vmap(torch.func.grad(loss))(params, buffers)
+    for k, module in enumerate(several):
+        grads = torch.autograd.grad(module(x)[0].sin().sum(), [*module.parameters()])
+        for (name, _), grad in zip(module.named_parameters(), grads, strict=True):
+            assert_close(found[name][k], grad, TORCH)
+
+
 # --- errors -------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from programs import PROGRAMS
 
 from bptt import cells
-from bptt.calculus.derive import derive, jvp
+from bptt.calculus.derive import derive
+from bptt.calculus.tangent import jvp
 from bptt.errors import BpttError, CellError
 from bptt.ir import ops
 from bptt.ir.dims import Dims

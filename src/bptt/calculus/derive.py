@@ -1,4 +1,4 @@
-"""The backward pass of a sweep is a sweep: `adjoint` and `derive`, and forward mode: `jvp`.
+"""The backward pass of a sweep is a sweep: `adjoint` and `derive`.
 
 In the adjoint sweep, which runs the other way,
 
@@ -18,9 +18,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bptt.calculus.rewrites import Names, lower
-from bptt.ir.ops import const, fill, pullback, ref, tangent, total
-from bptt.ir.ports import At, Port, edge_at, inputs, outputs
+from bptt.calculus.rewrites import Names, addends, lower
+from bptt.ir.ops import const, fill, pullback, ref, total
+from bptt.ir.ports import At, Port, edge_at, inputs
 from bptt.ir.program import (
     MACHINE,
     Emit,
@@ -121,7 +121,7 @@ class _Adjoint:
                 results[Port(v.name, At.CONST)] = Port(name, At.CONST)
         program = Program(
             dir=-p.dir,
-            values=(*_values_read(p, self.equations, {n for n, _ in self.given}), *self.values),
+            values=(*values_read(p, self.equations, {n for n, _ in self.given}), *self.values),
             equations=tuple(self.equations),
             states=tuple(State(self.carry[s.name]) for s in p.states),
             outputs=tuple(finished),
@@ -131,7 +131,9 @@ class _Adjoint:
         for s in p.states:
             self.seed_ports[Port(s.name, At.FINAL)] = Port(self.carry[s.name], At.START)
             results[Port(s.name, At.START)] = Port(self.carry[s.name], At.FINAL)
-        return Derived(program, p, self.seed_ports, results, _primal(p, program), self.adjoints)
+        return Derived(
+            program, p, self.seed_ports, results, primal_ports(p, program), self.adjoints
+        )
 
     # --- the lines ---
 
@@ -239,7 +241,7 @@ class _Adjoint:
 
     def close_sums(self, name: str) -> None:
         """Turn the terms that `name` got from steps into sums."""
-        terms = [t for g in self.summed[name] for t in _addends(g)]
+        terms = [t for g in self.summed[name] for t in addends(g)]
         if not terms:
             return
         alone = name not in self.kinds and not self.once[name]
@@ -301,108 +303,7 @@ class _Adjoint:
         return self.flipped[root]
 
 
-def _addends(n: Node) -> list[Node]:
-    """The terms of a chain of additions, left to right."""
-    found: list[Node] = []
-    stack = [n]
-    while stack:
-        n = stack.pop()
-        if n.op == "add":
-            stack += reversed(n.args)
-        else:
-            found.append(n)
-    return found
-
-
-def jvp(p: Program, seeds: Iterable[Port] | None = None) -> Derived:
-    """The tangent sweep of `p`, in p's own direction: it reads p's values as givens.
-
-    `seeds`: the input ports of `p` that have a tangent (default: all but true constants).
-    """
-    return _Tangent(p, inputs(p) if seeds is None else tuple(seeds)).derived()
-
-
-class _Tangent:
-    def __init__(self, p: Program, seeds: tuple[Port, ...]) -> None:
-        self.p, self.names = p, Names(p)
-        self.equations: list[Equation] = []
-        self.states = {s.name: self.dotted(s.name) for s in p.states}
-        self.tangents: dict[str, str] = {}
-        self.values: list[Value] = []
-        moving = {port.name for port in seeds if port.at is not At.START}
-        for v in p.values:
-            if v.name in moving and v.role is not Role.CONST:
-                self.tangents[v.name] = self.dotted(v.name)
-                self.values.append(Value(self.tangents[v.name], v.dims, v.role, v.per_sequence))
-
-    def dotted(self, name: str) -> str:
-        return self.names.fresh(f"dot{MACHINE}{name}")
-
-    def derived(self) -> Derived:
-        p = self.p
-        for e in p.equations:
-            rhs = self.forward(e)
-            if rhs is None and e.name in self.states:
-                rhs = fill(const(0), e.rhs.dims)
-            if rhs is not None:
-                self.assign(e, rhs)
-        emits = tuple(
-            Emit(e.value, e.lag, self.tangents[e.name]) for e in p.emits if e.name in self.tangents
-        )
-        program = Program(
-            dir=p.dir,
-            values=(*_values_read(p, self.equations, {e.value for e in emits}), *self.values),
-            equations=tuple(self.equations),
-            states=tuple(State(self.states[s.name]) for s in p.states),
-            outputs=tuple(self.tangents[n] for n in p.outputs if n in self.tangents),
-            emits=emits,
-        )
-        program = lower(program, self.names)
-        dotted = {t: n for n, t in self.tangents.items()}
-        results = {
-            port if port.adjoint else Port(dotted[port.name], port.at): port
-            for port in outputs(program)
-        }
-        seeds = {
-            Port(dotted[port.name], port.at): port
-            for port in inputs(program)
-            if port.name in dotted
-        }
-        return Derived(program, p, seeds, results, _primal(p, program), self.tangents)
-
-    def forward(self, e: Equation) -> Node | None:
-        """The tangent of e's right-hand side, or None where it is zero."""
-        found: dict[Node, Node | None] = {}
-        for n in walk(e.rhs):
-            if n.op == "ref":
-                name, lag = n.attr
-                state = lag and name in self.states
-                t = self.states[name] if state else self.tangents.get(name)
-                found[n] = None if t is None else ref(t, lag, n.dims)
-            elif n.args:
-                y = ref(e.name, 0, n.dims) if n is e.rhs and e.kind is not Kind.SUM else n
-                found[n] = tangent(n, y, [found[a] for a in n.args])
-            else:
-                found[n] = None
-        return found[e.rhs]
-
-    def assign(self, e: Equation, rhs: Node) -> None:
-        name = self.states.get(e.name) or self.dotted(e.name)
-        self.tangents[e.name] = name
-        origin = f"tangent of: {e.origin or e.name}"
-        parts = _addends(rhs) if e.kind is Kind.SUM and len(rhs.dims) == 2 else [rhs]
-        if len(parts) == 1:
-            self.equations.append(Equation(name, e.kind, rhs, origin))
-            return
-        # a matrix is summed one outer product at a time
-        pieces = [self.names.fresh(f"sum{MACHINE}{name}") for _ in parts]
-        for piece, part in zip(pieces, parts, strict=True):
-            self.equations.append(Equation(piece, Kind.SUM, part, origin))
-        joined = total([ref(piece, 0, rhs.dims) for piece in pieces])
-        self.equations.append(Equation(name, Kind.ONCE, joined, origin))
-
-
-def _values_read(p: Program, equations: list[Equation], also: set[str]) -> list[Value]:
+def values_read(p: Program, equations: list[Equation], also: set[str]) -> list[Value]:
     """The values and assigned names of `p` that `equations` read, as values of a new sweep."""
     read = also | {name for name, _ in refs(*(e.rhs for e in equations))}
     values = [v for v in p.values if v.name in read]
@@ -413,7 +314,7 @@ def _values_read(p: Program, equations: list[Equation], also: set[str]) -> list[
     return values
 
 
-def _primal(p: Program, derived: Program) -> dict[Port, Port]:
+def primal_ports(p: Program, derived: Program) -> dict[Port, Port]:
     """For each input of a derived sweep that is a value of `p`: the port of `p` that has it."""
     known = {v.name for v in p.values} | {e.name for e in p.equations}
     primal: dict[Port, Port] = {}

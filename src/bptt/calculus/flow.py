@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from bptt.calculus.rewrites import CONTRACTIONS, Names, rebuild_all
-from bptt.calculus.runnable import addends, parts, runnable, split_rows
+from bptt.calculus.rewrites import CONTRACTIONS, Names, addends, rebuild_all
+from bptt.calculus.runnable import parts, runnable, split_rows
 from bptt.ir.ops import const, fill, matmul, node, number, ref, total
 from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, walk
 

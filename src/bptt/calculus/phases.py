@@ -6,32 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from bptt.calculus.flow import chain, consumers
-from bptt.ir.dims import Dim, Dims, add_dims
-from bptt.ir.ops import add, const, fill, node, number, ref
+from bptt.calculus.operands import ONE, block_of, is_leaf
+from bptt.ir.dims import Dims
+from bptt.ir.ops import add, node, number, ref
 from bptt.ir.plan import Accum, Block, Gemm, Phase, Reduce
 from bptt.ir.program import MACHINE, Equation, Kind, Node
 
-ONE = fill(const(1), (1,))
 Pair = tuple[Block, Node]
-
-
-def block_of(matrix: Node) -> Block:
-    """A constant matrix, or a vector as one row, as a rectangle of what is stored."""
-    transposed = False
-    rows: Dims = matrix.dims if len(matrix.dims) == 2 else (1, *(matrix.dims or (1,)))
-    spans: tuple[tuple[Dim, Dim], ...] = tuple((0, d) for d in rows)
-    n = matrix
-    while n.op != "ref":
-        if n.op == "T":
-            transposed, spans = not transposed, spans[::-1]
-        else:
-            assert n.op == "block" and len(n.attr) == 2, f"a panel cannot hold {n.op}"
-            spans = tuple(
-                (add_dims(s, s0), k) for (s, k), (s0, _) in zip(spans, n.attr, strict=True)
-            )
-        n = n.args[0]
-    (row, height), (col, width) = spans
-    return Block(n.attr[0], transposed, row, height, col, width)
 
 
 @dataclass
@@ -403,17 +384,3 @@ class Region:
     def operand(self, v: Node) -> Node:
         name = self.outside.get(v) or self.reduced.get(v) or self.var.get(v)
         return v if name is None else ref(name, 0, v.dims)
-
-
-def is_leaf(n: Node) -> bool:
-    """What needs no computing: references and slices of them, numbers, constant matrices."""
-    if n.op in ("ref", "const", "size"):
-        return True
-    if n.op == "block" and n.args[0].op == "ref":
-        return True
-    return n is ONE or (n.op in ("T", "block") and len(n.dims) == 2)
-
-
-def width(dims: Dims) -> Dim:
-    """How many columns a value takes in a row: a number takes one."""
-    return dims[0] if dims else 1

@@ -118,7 +118,9 @@ def shortened(p: Program, d: Derived) -> Program:
     author's only where something cancels, as in softmax under a logarithm.
     """
     value = {a: v for v, a in d.names.items()}
-    own = {v for v in value.values() if MACHINE not in v} | {a.argument for a in activations(d.of) if a.elementwise}
+    own = {v for v in value.values() if MACHINE not in v} | {
+        a.argument for a in activations(d.of) if a.elementwise
+    }
     stays = results(p, d)
     tried: set[tuple[str, Node]] = set()
     while e := next(

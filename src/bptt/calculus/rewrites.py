@@ -46,6 +46,19 @@ def substituted(root: Node, by: Mapping[Node, Node]) -> Node:
     return rebuild(root, lambda n, _: by.get(n))
 
 
+def addends(n: Node) -> list[Node]:
+    """The terms of a chain of additions, left to right."""
+    found: list[Node] = []
+    stack = [n]
+    while stack:
+        n = stack.pop()
+        if n.op == "add":
+            stack += reversed(n.args)
+        else:
+            found.append(n)
+    return found
+
+
 class Names:
     """Names for the machine's values that collide with none there are."""
 

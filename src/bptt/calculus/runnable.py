@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import reduce
 
-from bptt.calculus.rewrites import rebuild, rebuild_all
+from bptt.calculus.rewrites import addends, rebuild, rebuild_all
 from bptt.ir.dims import Dim, add_dims, scale_dim
 from bptt.ir.ops import (
     OPS,
@@ -61,19 +61,6 @@ def split_rows(roots: Mapping[str, Node]) -> dict[str, Node]:
 
     found = rebuild_all(roots.values(), change)
     return {name: found[root] for name, root in roots.items()}
-
-
-def addends(n: Node) -> list[Node]:
-    """The terms of a chain of additions, left to right."""
-    found: list[Node] = []
-    stack = [n]
-    while stack:
-        n = stack.pop()
-        if n.op == "add":
-            stack += reversed(n.args)
-        else:
-            found.append(n)
-    return found
 
 
 def parts(n: Node) -> list[Node]:

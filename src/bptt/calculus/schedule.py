@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bptt.calculus.flow import Flow, flow, regions
-from bptt.calculus.phases import ONE, Context, Region
+from bptt.calculus.operands import ONE
+from bptt.calculus.phases import Context, Region
 from bptt.calculus.runnable import parts
 from bptt.ir.ops import number, ref
 from bptt.ir.plan import Accum, Block, Panel, Phase, Plan, Roll, TimeGemm

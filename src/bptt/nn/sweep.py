@@ -13,8 +13,9 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from bptt.calculus.derive import Derived, adjoint, jvp
+from bptt.calculus.derive import Derived, adjoint
 from bptt.calculus.rewrites import sliced, with_outputs
+from bptt.calculus.tangent import jvp
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import Program
 from bptt.language.canonical import read

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from bptt.calculus.derive import Derived, adjoint, jvp
+from bptt.calculus.derive import Derived, adjoint
+from bptt.calculus.tangent import jvp
 from bptt.ir.dims import shape_of
 from bptt.ir.ports import At, Port, inputs
 from bptt.ir.program import Program

@@ -13,8 +13,9 @@ from tolerances import BACKEND
 
 from bptt import cells
 from bptt.backends.reference import execute
-from bptt.calculus.derive import adjoint, jvp
+from bptt.calculus.derive import adjoint
 from bptt.calculus.rewrites import layer, lower
+from bptt.calculus.tangent import jvp
 from bptt.errors import UserError
 from bptt.ir.ports import At, inputs, outputs
 from bptt.ir.program import Program

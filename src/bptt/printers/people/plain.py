@@ -44,7 +44,8 @@ def _sentences(reading: Reading) -> Iterator[str]:
         return next((n for n in spelled if n.what == what and n.made == made), None)
 
     if value := example("d", ""):
-        yield f"{value.text} is the gradient by {value.stem}"
+        of = f" of {reading.loss}, summed over all steps," if reading.loss else ""
+        yield f"{value.text} is the gradient{of} by {value.stem}"
         if argument := example("d", "argument"):
             line = argument.stem.partition("_")[2]
             yield f", {argument.text} by the argument of {line}'s function"

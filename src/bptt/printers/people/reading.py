@@ -66,7 +66,8 @@ class Reading:
     """A derivation, ready to be printed in any language.
 
     `sums` are written where they are read, as a sum over time; `series` are the names that have
-    a time, those in `first` stand for a state's gradient before the first step.
+    a time, those in `first` stand for a state's gradient before the first step. `loss`: what
+    it is the gradient of, if not of whatever lies outside.
     """
 
     lines: tuple[Line, ...]
@@ -75,6 +76,7 @@ class Reading:
     series: frozenset[str]
     first: frozenset[str]
     dir: int
+    loss: str | None
 
 
 def derivation(p: Program) -> Derived:
@@ -127,6 +129,7 @@ class _Reading:
             frozenset(series),
             frozenset(self.carries),
             self.p.dir,
+            self.of.loss,
         )
 
     # --- lines ---

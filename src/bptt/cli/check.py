@@ -1,0 +1,43 @@
+"""`bptt check`: every derived gradient against the truth, which the forward pass alone gives."""
+
+from __future__ import annotations
+
+import click
+
+from bptt.cell import Cell
+from bptt.cli.cell import CELL
+
+WRONG = 1  # exit status where a gradient is wrong
+
+
+@click.command()
+@click.argument("cell", type=CELL)
+@click.option(
+    "--order",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="2 checks second derivatives and forward mode too.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another sample.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@click.pass_context
+def check(context: click.Context, cell: Cell, order: int, seed: int, as_json: bool) -> None:
+    """Check what is derived from CELL, tensor by tensor.
+
+    The truth is the forward pass with one number changed a little (or by an imaginary step where
+    the cell is smooth). Exit status: 0 if all is right, 1 if a gradient is wrong, 2 if CELL
+    cannot be read.
+    """
+    stand_ins = cell.stand_ins()
+    report = cell.bind(stand_ins).check(order, seed=seed)
+    if as_json:
+        import json
+
+        shown = {"cell": cell.name, "stand_ins": stand_ins, **report.json()}
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        for name, function in stand_ins.items():
+            click.echo(f"{name} is left open: checked with {function}")
+        click.echo(report.text())
+    context.exit(0 if report.ok else WRONG)
