@@ -43,12 +43,14 @@ FLOORS = {
 }
 # On one floor, besides: a task trains layers, a command runs tasks.
 NEIGHBOURS = {"bench": {"nn"}, "tasks": {"nn"}, "cli": {"nn", "bench", "tasks"}}
-# In these rooms each module, or folder, is one of a kind and imports none of the others.
-KINDS = {"printers", "backends"}
-# What they share: the walk over expressions.
-COMMON = {"printers.expr"}
-# A plan is printed in the language that equations are printed in.
-DIALECTS = {"printers.plan": {"printers.text"}}
+# Each language (a module of printers/) and each backend (a folder) is one of a kind and imports none
+# of the others. What languages share: the walk over expressions, and the layout for people.
+COMMON = {"printers", "printers.expr", "printers.people.layout", "printers.people.reading"}
+# A plan is printed in the language of its equations; Markdown is plain text with LaTeX in it.
+DIALECTS = {
+    "printers.plan": {"printers.text"},
+    "printers.people.markdown": {"printers.people.plain", "printers.people.latex"},
+}
 # What a command imports within its function, so that the others stay quick.
 HEAVY = {"nn", "tasks", "bench", "backends", "proof"}
 
@@ -203,17 +205,18 @@ def floors(module: Module) -> Iterator[str]:
 
 def kinds(module: Module) -> Iterator[str]:
     """A language imports no other language, a backend no other backend."""
-    if module.room not in KINDS or "." not in module.name:
+    if module.room not in {"printers", "backends"}:
         return
     kind = _kind(module.name)
-    fine = {kind} if kind in COMMON else {kind, *COMMON, *DIALECTS.get(kind, set())}
+    fine = COMMON if kind in COMMON else {kind, *COMMON, *DIALECTS.get(kind, set())}
     for target, entry in _ours(module):
         if target.split(".")[0] == module.room and _kind(target) not in fine:
             yield f"{module.path}:{entry.line}: {module.name} may not import {target}"
 
 
 def _kind(name: str) -> str:
-    return ".".join(name.split(".")[:2])
+    """The language or backend that a module belongs to."""
+    return name if name.startswith("printers") else ".".join(name.split(".")[:2])
 
 
 def outside(module: Module) -> Iterator[str]:
@@ -291,7 +294,8 @@ def test_every_module_keeps_the_rule(rule: Rule) -> None:
         (floors, "proof.new", "try:\n    import bptt.backends\nexcept ImportError:\n    pass"),
         (floors, "nn.new", "from bptt.tasks import training"),
         (floors, "attic.new", ""),
-        (kinds, "printers.latex", "from bptt.printers import text"),
+        (kinds, "printers.c", "from bptt.printers import text"),
+        (kinds, "printers.people.plain", "from bptt.printers.people import latex"),
         (kinds, "printers.expr", "from bptt.printers.text import text"),
         (kinds, "backends.cpu.build", "from bptt.backends.reference.run import run"),
         (outside, "calculus.new", "import torch"),

@@ -7,6 +7,9 @@ Blocks of one document share a folder and, in Python, their names; they run in t
                  stands for any number of lines
 - ```cell NAME   is a cell's text, saved as NAME if there is one
 - ```sh, ```text are only read
+
+`python tests/docs/test_docs.py` writes into the documents what their commands print, for reading
+in `git diff`. Outputs with a line `...` are left as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -74,6 +78,12 @@ def agrees(claimed: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed) is not None
 
 
+def save(block: Block, folder: Path) -> None:
+    """A cell's text as the file that its fence names."""
+    if block.language == "cell" and block.name:
+        (folder / block.name).write_text(block.text, encoding="utf-8")
+
+
 def shell(command: str, folder: Path) -> str:
     """What a command prints, as in a terminal of 100 columns without colours."""
     environment = os.environ | {
@@ -105,11 +115,10 @@ def test_a_document_does_what_it_says(
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(path.read_text(encoding="utf-8")):
         assert block.language in LANGUAGES, f"{path}:{block.line}: ```{block.language}"
+        save(block, tmp_path)
         if block.language == "python":
             # The empty lines make a traceback name the document's own line.
             exec(compile("\n" * (block.line - 1) + block.text, path, "exec"), names)
-        elif block.language == "cell" and block.name:
-            (tmp_path / block.name).write_text(block.text, encoding="utf-8")
         elif block.language == "console":
             for command, claimed in commands(block):
                 assert command.startswith("bptt "), f"{path}:{block.line}: $ {command}"
@@ -141,3 +150,24 @@ def test_a_wrong_claim_is_seen() -> None:
     (block,) = blocks("text\n```console\n$ bptt cells\na\n$ bptt show a\n```\n")
     assert block.line == 3
     assert list(commands(block)) == [("bptt cells", "a\n"), ("bptt show a", "")]
+
+
+def filled(document: str, folder: Path) -> str:
+    """A document with what its commands print."""
+    for block in blocks(document):
+        save(block, folder)
+        if block.language == "console":
+            text = ""
+            for command, claimed in commands(block):
+                elided = ANY_LINES in claimed.splitlines()
+                text += f"{PROMPT}{command}\n{claimed if elided else shell(command, folder)}"
+            document = document.replace(f"```console\n{block.text}```", f"```console\n{text}```", 1)
+    return document
+
+
+if __name__ == "__main__":
+    for path in DOCUMENTS:
+        with TemporaryDirectory() as folder:
+            path.write_text(
+                filled(path.read_text(encoding="utf-8"), Path(folder)), encoding="utf-8"
+            )

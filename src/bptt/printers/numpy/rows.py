@@ -1,46 +1,25 @@
-"""A Plan's phases as Python source over arrays, for the reference backend.
-
-The source names its values itself: `s` series, `o` slots to fill, `h` what the last step handed
-on, `c` constants, `v` scratch, `n` sizes, `L` an array whose number
-format others have. No word of a user's gets into it. `X` is the table of
-array functions. Rows are the last axis but one, columns the last; a number has one column.
-"""
+"""Phases on rows: all steps' at once, or one step's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 
-from bptt.errors import BpttError
-from bptt.ir.dims import Dim, Dims, terms
-from bptt.ir.ops import OPS, number, ref
+from bptt.ir.dims import Dims
+from bptt.ir.ops import number, ref
 from bptt.ir.plan import Gemm, Phase, Plan
-from bptt.ir.program import Equation, Node, Role, refs, walk
+from bptt.ir.program import Node, Role, refs, walk
+from bptt.printers.numpy.names import (
+    FUNCTIONS,
+    INFIX,
+    Key,
+    Positions,
+    Printed,
+    dim_source,
+    no_spelling,
+)
 
-INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-FUNCTIONS = {
-    name: name
-    for name in (
-        "tanh sigmoid exp log sqrt relu softplus logsigmoid softsign abs positive sign"
-        " prefer same max min"
-    ).split()
-}
 # Functions that can write their result into a slot.
 INTO = frozenset(("add", "sub", "mul", "div", "neg", "tanh", "sigmoid", "exp", "log", "sqrt"))
-
-Key = tuple[str, int]  # a series at a lag; a stack is called `stack0`
-
-
-@dataclass
-class Printed:
-    """One generated function, and what it takes and returns, in order."""
-
-    source: str
-    reads: list[Key] = field(default_factory=list[Key])
-    constants: list[str] = field(default_factory=list[str])
-    rolls: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
-    slots: list[str] = field(default_factory=list[str])
-    returns: list[str] = field(default_factory=list[str])
 
 
 def print_rows(plan: Plan, phases: tuple[Phase, ...], name: str, sizes: list[str]) -> list[Printed]:
@@ -85,41 +64,12 @@ def print_step(plan: Plan, sizes: list[str], slots: list[str]) -> Printed:
     return _Printer(plan, sizes).step(slots)
 
 
-def print_once(equations: tuple[Equation, ...], name: str, sizes: list[str]) -> Printed:
-    """A function that computes values without time from others."""
-    return _Once(sizes).function(equations, name)
-
-
-def dim_source(dim: Dim, sizes: list[str]) -> str:
-    """A size as an expression over the numbers of `sizes`."""
-    parts = [f"{k}*n{sizes.index(s)}" if s else str(k) for s, k in terms(dim).items()]
-    return "+".join(parts).replace("1*n", "n") if parts else "0"
-
-
-def _no_spelling(n: Node) -> BpttError:
-    """What to say of an op that this language cannot write: of a function left open, its name."""
-    if n.op.startswith("call"):
-        OPS[n.op].meaning(n)
-    return BpttError(f"the op `{n.op}` has no spelling in the reference backend")
-
-
-class _Names:
-    """Positions handed out to names as they are first met."""
-
-    def __init__(self, letter: str) -> None:
-        self.letter = letter
-        self.found: dict[object, int] = {}
-
-    def __call__(self, key: object) -> str:
-        return f"{self.letter}{self.found.setdefault(key, len(self.found))}"
-
-
 class _Printer:
     def __init__(self, plan: Plan, sizes: list[str], *, stacks: bool = True) -> None:
         self.plan, self.sizes = plan, sizes
         self.stacks = plan.stacks if stacks else ()
         self.dims = dict(plan.series)
-        self.reads, self.constants, self.scratch = _Names("s"), _Names("c"), _Names("v")
+        self.reads, self.constants, self.scratch = Positions("s"), Positions("c"), Positions("v")
         self.local: dict[str, str] = {}
         self.rolled: dict[str, str] = {}
         self.slots: dict[str, str] = {}
@@ -358,7 +308,7 @@ class _Printer:
             case op if op in FUNCTIONS:
                 return f"X.{FUNCTIONS[op]}({', '.join(args)})"
             case _:
-                raise _no_spelling(n)
+                raise no_spelling(n)
 
     def reference(self, name: str, lag: int) -> str:
         if lag == 0 and name in self.local:
@@ -390,84 +340,3 @@ def roll_groups(plan: Plan, slots: list[str]) -> list[tuple[str, ...]]:
             run = []
     grouped = {name for group in groups for name in group}
     return groups + [(r.name,) for r in plan.rolls if r.name not in grouped]
-
-
-class _Once:
-    """Values without time: numbers, vectors and matrices behind an optional group axis."""
-
-    def __init__(self, sizes: list[str]) -> None:
-        self.sizes = sizes
-        self.reads = _Names("c")
-        self.local: dict[str, str] = {}
-
-    def function(self, equations: tuple[Equation, ...], name: str) -> Printed:
-        lines: list[str] = []
-        for k, e in enumerate(equations):
-            lines.append(f"v{k} = X.whole({self.expression(e.rhs)}, {self.shape(e.rhs.dims)})")
-            self.local[e.name] = f"v{k}"
-        returns = [e.name for e in equations]
-        lines.append(f"return ({''.join(self.local[n] + ', ' for n in returns)})")
-        if self.reads.found:
-            lines.insert(0, f"({''.join(f'c{k}, ' for k in range(len(self.reads.found)))}) = C")
-        if self.sizes:
-            lines.insert(0, f"({''.join(f'n{k}, ' for k in range(len(self.sizes)))}) = N")
-        source = f"def {name}(X, N, C, L):\n" + "".join(f"    {line}\n" for line in lines)
-        return Printed(source, constants=[str(k) for k in self.reads.found], returns=returns)
-
-    def shape(self, dims: Dims) -> str:
-        return f"({''.join(dim_source(d, self.sizes) + ', ' for d in dims)})"
-
-    def expression(self, root: Node) -> str:
-        found: dict[Node, str] = {}
-        for n in walk(root):
-            found[n] = self.one(n, [found[a] for a in n.args])
-        return found[root]
-
-    def one(self, n: Node, args: list[str]) -> str:
-        match n.op:
-            case "ref":
-                return self.local.get(n.attr[0]) or self.reads(n.attr[0])
-            case "const":
-                return f"X.number({float.fromhex(n.attr[0])!r}, L)"
-            case "size":
-                return f"X.number({dim_source(n.attr[0], self.sizes)}, L)"
-            case "fill":
-                return f"{args[0]}[..., {', '.join(['None'] * len(n.dims))}]"
-            case "neg":
-                return f"(-{args[0]})"
-            case "pow":
-                return f"({args[0]} ** {float.fromhex(n.attr[0])!r})"
-            case "matmul" if len(n.dims) == 1:
-                return f"X.matmul({args[0]}, {args[1]}[..., None])[..., 0]"
-            case "matmul":
-                return f"X.matmul({args[0]}, {args[1]})"
-            case "outer":
-                return f"({args[0]}[..., :, None] * {args[1]}[..., None, :])"
-            case "T":
-                return f"X.swap({args[0]})"
-            case "sum":
-                return f"X.sum_all({args[0]}, {len(n.args[0].dims)})"
-            case "row_max":
-                return f"X.row_max({args[0]})[..., 0]"
-            case "concat":
-                pieces = [
-                    f"X.whole({a}, {self.shape(x.dims)})" + ("" if x.dims else "[..., None]")
-                    for a, x in zip(args, n.args, strict=True)
-                ]
-                return f"X.cat([{', '.join(pieces)}])"
-            case "block":
-                return f"X.whole({args[0]}, {self.shape(n.args[0].dims)})[..., {self.spans(n)}]"
-            case "embed":
-                inner = f"X.whole({args[0]}, {self.shape(n.args[0].dims)})"
-                starts = f"({''.join(dim_source(s, self.sizes) + ', ' for s, _ in n.attr)})"
-                return f"X.embed({inner}, {starts}, {self.shape(n.dims)})"
-            case op if op in INFIX:
-                return f"({args[0]} {INFIX[op]} {args[1]})"
-            case op if op in FUNCTIONS:
-                return f"X.{FUNCTIONS[op]}({', '.join(args)})"
-            case _:
-                raise _no_spelling(n)
-
-    def spans(self, n: Node) -> str:
-        found = [(dim_source(s, self.sizes), dim_source(k, self.sizes)) for s, k in n.attr]
-        return ", ".join(f"{s}:{s}+{k}" for s, k in found)
