@@ -43,9 +43,9 @@ FLOORS = {
 }
 # On one floor, besides: a task trains layers, a command runs tasks.
 NEIGHBOURS = {"bench": {"nn"}, "tasks": {"nn"}, "cli": {"nn", "bench", "tasks"}}
-# Each language (a module of printers/) and each backend (a folder) is one of a kind and imports none
-# of the others. What languages share: the walk over expressions, and the layout for people.
-COMMON = {"printers", "printers.expr", "printers.people.layout", "printers.people.reading"}
+# Each language (a file or folder in printers/) and each backend (a folder) is one of a kind and
+# imports none of the others. What languages share: the walk, and the layout for people.
+COMMON = {"printers.expr", "printers.people", "printers.people.layout", "printers.people.reading"}
 # A plan is printed in the language of its equations; Markdown is plain text with LaTeX in it.
 DIALECTS = {
     "printers.plan": {"printers.text"},
@@ -216,7 +216,8 @@ def kinds(module: Module) -> Iterator[str]:
 
 def _kind(name: str) -> str:
     """The language or backend that a module belongs to."""
-    return name if name.startswith("printers") else ".".join(name.split(".")[:2])
+    depth = 3 if name.startswith("printers.people.") else 2
+    return ".".join(name.split(".")[:depth])
 
 
 def outside(module: Module) -> Iterator[str]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from bptt import cells
@@ -41,8 +42,8 @@ class Cell:
     ) -> None:
         self.name = name
         self.text = text
-        self.bindings = dict(functions or {})
-        self._checked = _checked(text, tuple(self.bindings.items()))
+        self.functions: Mapping[str, str] = MappingProxyType(dict(functions or {}))
+        self._checked = _checked(text, tuple(sorted(self.functions.items())))
 
     @classmethod
     def load(cls, cell: str | Path) -> Cell:
@@ -67,8 +68,8 @@ class Cell:
         return _backward(self.program)
 
     @property
-    def functions(self) -> Mapping[str, str]:
-        """The functions that are still unspecified, each with its kind."""
+    def unspecified(self) -> Mapping[str, str]:
+        """The functions that the text leaves open and nothing is bound to, each with its kind."""
         return self._checked.functions
 
     @property
@@ -81,15 +82,14 @@ class Cell:
         """The constants that have a value in the text."""
         return self._checked.consts
 
-    def bind(self, functions: Mapping[str, str] | None = None, **more: str) -> Cell:
-        """This cell with unspecified functions bound."""
-        bound = {**self.bindings, **(functions or {}), **more}
-        return Cell(self.text, functions=bound, name=self.name)
+    def bind(self, functions: Mapping[str, str]) -> Cell:
+        """This cell with further functions bound."""
+        return Cell(self.text, functions={**self.functions, **functions}, name=self.name)
 
     def stand_ins(self) -> dict[str, str]:
         """For each unspecified function, one to check the cell with: smooth, and of no symmetry
         that would hide a mistake."""
-        return {name: self._stand_in(name, kind) for name, kind in self.functions.items()}
+        return {name: self._stand_in(name, kind) for name, kind in self.unspecified.items()}
 
     def _stand_in(self, name: str, kind: str) -> str:
         if kind != "scalar":
@@ -146,16 +146,16 @@ class Cell:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Cell):
             return NotImplemented
-        return (self.text, self.bindings) == (other.text, other.bindings)
+        return (self.text, self.functions) == (other.text, other.functions)
 
     def __hash__(self) -> int:
-        return hash((self.text, tuple(sorted(self.bindings.items()))))
+        return hash((self.text, tuple(sorted(self.functions.items()))))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.text, self.bindings, self.name)
+        return _restored, (self.text, dict(self.functions), self.name)
 
 
-def _restored(text: str, functions: Mapping[str, str], name: str) -> Cell:
+def _restored(text: str, functions: dict[str, str], name: str) -> Cell:
     return Cell(text, functions=functions, name=name)
 
 
@@ -187,8 +187,15 @@ def read(cell: str | Path) -> tuple[str, str]:
     if isinstance(cell, str) and cell in cells.names():
         return cells.read(cell), cell
     path = Path(cell)
-    if isinstance(cell, str) and path.suffix != ".cell" and len(path.parts) < 2 and not path.exists():
-        help = did_you_mean(cell, cells.names()) or "`bptt cells` lists them; a file ends in `.cell`"
+    if (
+        isinstance(cell, str)
+        and path.suffix != ".cell"
+        and len(path.parts) < 2
+        and not path.exists()
+    ):
+        help = (
+            did_you_mean(cell, cells.names()) or "`bptt cells` lists them; a file ends in `.cell`"
+        )
         raise UserError(f"there is no cell called `{cell}`", help=help)
     return _read_file(path), path.stem
 
@@ -218,9 +225,9 @@ def decoded(found: bytes, name: str) -> str:
 # --- verbs --------------------------------------------------------------------------------------
 
 
-def load(cell: str | Path) -> Cell:
+def load(cell: str | Path | Cell) -> Cell:
     """The cell that comes with bptt under this name, or that of a file. Raises UserError."""
-    return Cell.load(cell)
+    return cell if isinstance(cell, Cell) else Cell.load(cell)
 
 
 def derive(cell: Cell | Program | str | Path) -> Program:
@@ -228,13 +235,9 @@ def derive(cell: Cell | Program | str | Path) -> Program:
     second derivative: `derive(derive("lstm"))`."""
     if isinstance(cell, Program):
         return derive_program(lower(cell))
-    return _cell(cell).backward
+    return load(cell).backward
 
 
 def check(cell: Cell | str | Path, order: int = 1, **options: Any) -> Report:
     """Whether what is derived from a cell is right: every gradient against the truth."""
-    return _cell(cell).check(order, **options)
-
-
-def _cell(cell: Cell | str | Path) -> Cell:
-    return cell if isinstance(cell, Cell) else load(cell)
+    return load(cell).check(order, **options)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bptt.calculus.derive import Derived
 from bptt.calculus.rewrites import rebuild, substituted
-from bptt.calculus.rules import SIMPLER, rewrite
+from bptt.calculus.rules import SIMPLER, rewrite, weights
 from bptt.ir.ops import ref
 from bptt.ir.ports import At
 from bptt.ir.program import Equation, Kind, Node, Program, Role, State, Value, refs, walk
@@ -86,14 +86,6 @@ def only_in_slices(p: Program, e: Equation) -> bool:
     me = ref(e.name, 0, e.rhs.dims)
     parents = [n for n in walk(*(x.rhs for x in p.equations)) if me in n.args]
     return all(n.op == "block" for n in parents) and all(x.rhs is not me for x in p.equations)
-
-
-def weights(root: Node) -> dict[Node, int]:
-    """How many words each node below `root` is written with."""
-    found: dict[Node, int] = {}
-    for n in walk(root):
-        found[n] = (n.op != "fill") + sum(found[a] for a in n.args)
-    return found
 
 
 def weight(*equations: Equation) -> int:

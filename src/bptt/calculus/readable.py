@@ -23,12 +23,11 @@ from bptt.calculus.lines import (
     results,
     turned,
     weight,
-    weights,
     with_lines,
     without,
 )
 from bptt.calculus.rewrites import Names, rebuild, substituted
-from bptt.calculus.rules import SIMPLER, Product, rewrite, signed_terms, sum_of
+from bptt.calculus.rules import SIMPLER, product_of, rewrite, signed_terms, sum_of, weights
 from bptt.ir.dims import Dim, add_dims
 from bptt.ir.ops import OPS, node, number, ref
 from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, refs, walk
@@ -327,7 +326,7 @@ PASSES = {
 
 def _promising(p: Program, e: Equation) -> bool:
     """Whether leaving out a line might pay: it is read once, or in slices, or may cancel."""
-    product = Product(e.rhs)
+    product = product_of(e.rhs)
     if product.top != 1 or product.bottom != 1 or any(k < 0 for k in product.powers.values()):
         return True
     return only_in_slices(p, e) or sum(readers(p, e.name).values()) == 1

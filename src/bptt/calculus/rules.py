@@ -7,11 +7,12 @@ the expression shorter, or bring it to the one form that lets another rule do so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
 from bptt.calculus.rewrites import rebuild
-from bptt.ir.dims import Dim, add_dims
+from bptt.ir.dims import Dim, Dims, add_dims
 from bptt.ir.ops import (
     OPS,
     add,
@@ -31,7 +32,7 @@ from bptt.ir.ops import (
     summed,
     transpose,
 )
-from bptt.ir.program import Node
+from bptt.ir.program import Node, walk
 
 Rule = Callable[[Node], Node | None]
 # A list of rules that goes round in circles is a mistake in the rules: no expression needs more.
@@ -60,62 +61,28 @@ def rewrite(root: Node, rules: Sequence[Rule]) -> Node:
 class Product:
     """A chain of products and quotients: top/bottom * a**p * b**q ..., in order of appearance."""
 
-    def __init__(self, n: Node) -> None:
-        self.dims = n.dims
-        self.top = self.bottom = 1.0
-        self.powers: dict[Node, int] = {}
-        stack = [(n, 1)]
-        while stack:
-            n, p = stack.pop()
-            match n.op:
-                case "const":
-                    value = float.fromhex(n.attr[0]) ** abs(p)
-                    self.top *= value if p > 0 else 1
-                    self.bottom *= value if p < 0 else 1
-                case "neg":
-                    self.top *= (-1) ** (p % 2)
-                    stack.append((n.args[0], p))
-                case "mul":
-                    stack += [(n.args[1], p), (n.args[0], p)]
-                case "div":
-                    stack += [(n.args[1], -p), (n.args[0], p)]
-                case "fill":
-                    stack.append((n.args[0], p))
-                case "pow" if (exponent := _whole(n)) is not None:
-                    base = n.args[0]
-                    even = base.op == "neg" and exponent % 2 == 0
-                    self._times(base.args[0] if even else base, p * exponent)
-                case _:
-                    self._times(n, p)
-        self._tidy()
+    def __init__(
+        self, dims: Dims, powers: Mapping[Node, int], top: float = 1.0, bottom: float = 1.0
+    ) -> None:
+        self.dims, self.top, self.bottom = dims, top, bottom
+        self.powers = {base: p for base, p in powers.items() if p}
+        if bottom not in (0, 1):
+            if (top / bottom).is_integer():
+                self.top, self.bottom = top / bottom, 1.0
+            elif top and (bottom / top).is_integer():
+                self.top, self.bottom = math.copysign(1.0, top), abs(bottom / top)
 
-    def _times(self, base: Node, p: int) -> None:
-        self.powers[base] = self.powers.get(base, 0) + p
-
-    def _tidy(self) -> None:
-        self.powers = {base: p for base, p in self.powers.items() if p}
-        if self.bottom not in (0, 1):
-            if (self.top / self.bottom).is_integer():
-                self.top, self.bottom = self.top / self.bottom, 1.0
-            elif self.top and (self.bottom / self.top).is_integer():
-                sign = -1.0 if self.top < 0 else 1.0
-                self.top, self.bottom = sign, abs(self.bottom / self.top)
+    def times(self, other: Product) -> Product:
+        """This product and another, without the factors that cancel."""
+        powers = dict(self.powers)
+        for base, p in other.powers.items():
+            powers[base] = powers.get(base, 0) + p
+        return Product(self.dims, powers, self.top * other.top, self.bottom * other.bottom)
 
     def without(self, base: Node) -> Product:
         """The rest of the product when one factor `base` is taken out."""
-        rest = self.times({})
-        rest.powers = {b: p - (b is base) for b, p in self.powers.items() if p != (b is base)}
-        return rest
-
-    def times(self, powers: Mapping[Node, int]) -> Product:
-        """This product with further factors, without its own where they cancel."""
-        other = Product.__new__(Product)
-        other.dims, other.top, other.bottom = self.dims, self.top, self.bottom
-        other.powers = dict(self.powers)
-        for base, p in powers.items():
-            other._times(base, p)
-        other._tidy()
-        return other
+        powers = {b: p - (b is base) for b, p in self.powers.items()}
+        return Product(self.dims, powers, self.top, self.bottom)
 
     def node(self) -> Node:
         """The product, written: the number, the factors, one fraction bar, the sign outside."""
@@ -132,6 +99,48 @@ class Product:
             found = div(found, reduce(mul, below))
         found = fill(found, self.dims) if not found.dims else found
         return neg(found) if self.top < 0 else found
+
+
+def product_of(n: Node) -> Product:
+    """An expression as a product; one factor, itself, where it is none."""
+    dims, top, bottom = n.dims, 1.0, 1.0
+    powers: dict[Node, int] = {}
+    stack = [(n, 1)]
+    while stack:
+        n, p = stack.pop()
+        match n.op:
+            case "const":
+                value = float.fromhex(n.attr[0]) ** abs(p)
+                top, bottom = (top * value, bottom) if p > 0 else (top, bottom * value)
+            case "neg":
+                top *= (-1) ** (p % 2)
+                stack.append((n.args[0], p))
+            case "mul":
+                stack += [(n.args[1], p), (n.args[0], p)]
+            case "div":
+                stack += [(n.args[1], -p), (n.args[0], p)]
+            case "fill":
+                stack.append((n.args[0], p))
+            case "pow" if (exponent := _whole(n)) is not None:
+                base = n.args[0]
+                base = base.args[0] if base.op == "neg" and exponent % 2 == 0 else base
+                powers[base] = powers.get(base, 0) + p * exponent
+            case _:
+                powers[n] = powers.get(n, 0) + p
+    return Product(dims, powers, top, bottom)
+
+
+def weights(root: Node) -> dict[Node, int]:
+    """How many words each node below `root` is written with."""
+    found: dict[Node, int] = {}
+    for n in walk(root):
+        found[n] = (n.op != "fill") + sum(found[a] for a in n.args)
+    return found
+
+
+def _if_shorter(n: Node, other: Node, by: int = 1) -> Node | None:
+    """`other` if it is written with fewer words than `n`."""
+    return other if weights(other)[other] + by <= weights(n)[n] else None
 
 
 def _whole(n: Node) -> int | None:
@@ -174,25 +183,24 @@ def sum_of(terms: Sequence[tuple[int, Node]]) -> Node:
 
 def products(n: Node) -> Node | None:
     """a*(b*c) is a*b*c; numbers are folded, equal factors cancel or become powers."""
-    return Product(n).node() if n.op in ("mul", "div", "neg", "pow") else None
+    return product_of(n).node() if n.op in ("mul", "div", "neg", "pow") else None
 
 
 def cancelling_products(n: Node) -> Node | None:
     """p*(a/p + b) is a + p*b."""
     if n.op != "mul":
         return None
-    product = Product(n)
+    product = product_of(n)
     for group, p in product.powers.items():
         if p != 1 or group.op not in ("add", "sub") or group.dims != n.dims:
             continue
         terms = signed_terms(group)
-        divided = {b for _, t in terms for b, q in Product(t).powers.items() if q < 0}
+        divided = {b for _, t in terms for b, q in product_of(t).powers.items() if q < 0}
         if divided & {b for b, q in product.powers.items() if q > 0}:
-            rest = product.without(group)
-            outside = {b: q for b, q in rest.powers.items()}
-            inside = [(sign, Product(t).times(outside).node()) for sign, t in terms]
-            rest.powers = {}
-            return Product(mul(rest.node(), sum_of(inside))).node()
+            factors = Product(n.dims, product.without(group).powers)
+            inside = [(sign, factors.times(product_of(t)).node()) for sign, t in terms]
+            number = Product((), {}, product.top, product.bottom)
+            return product_of(mul(number.node(), sum_of(inside))).node()
     return None
 
 
@@ -203,22 +211,17 @@ def sums(n: Node) -> Node | None:
     terms: dict[Node, list[tuple[int, Node]]] = {}
     for sign, term in signed_terms(n):
         # what counts as the same term: equal but for a number in front
-        product = Product(term)
-        if number(term) is None:
-            product.top = product.bottom = 1.0
-            terms.setdefault(product.node(), []).append((sign, term))
-        else:
-            terms.setdefault(fill(const(1), n.dims), []).append((sign, term))
+        same = Product(n.dims, {} if number(term) is not None else product_of(term).powers)
+        terms.setdefault(same.node(), []).append((sign, term))
     found: list[tuple[int, Node]] = []
     for same, group in terms.items():
         if len(group) == 1:
             found += [(s, t) for s, t in group if number(t) != 0]
             continue
-        count = sum(sign * p.top / p.bottom for sign, p in ((s, Product(t)) for s, t in group))
+        count = sum(sign * p.top / p.bottom for sign, p in ((s, product_of(t)) for s, t in group))
         if count:
-            product = Product(same)
-            product.top = abs(count)
-            found.append((1 if count > 0 else -1, product.node()))
+            times = Product(n.dims, product_of(same).powers, abs(count))
+            found.append((1 if count > 0 else -1, times.node()))
     return sum_of(found) if found else fill(const(0), n.dims)
 
 
@@ -232,7 +235,7 @@ def common_factors(n: Node) -> Node | None:
         if term.op == "matmul":
             held.setdefault(term.args[0], []).append(k)
             continue
-        for base, p in Product(term).powers.items():
+        for base, p in product_of(term).powers.items():
             if p == 1 and base.dims == n.dims and base.op != "matmul":
                 held.setdefault(base, []).append(k)
     shared = max(held, key=lambda b: len(held[b]), default=None)
@@ -243,11 +246,11 @@ def common_factors(n: Node) -> Node | None:
         inner = sum_of([(terms[k][0], terms[k][1].args[1]) for k in group])
         joined = matmul(shared, inner)
     else:
-        rest = [(terms[k][0], Product(terms[k][1]).without(shared).node()) for k in group]
+        rest = [(terms[k][0], product_of(terms[k][1]).without(shared).node()) for k in group]
         joined = mul(shared, sum_of(rest))
     kept = [term for k, term in enumerate(terms) if k not in group[1:]]
     kept[group[0]] = (1, joined)
-    return sum_of(kept)
+    return _if_shorter(n, sum_of(kept), by=0)
 
 
 def fills_outside(n: Node) -> Node | None:
@@ -265,17 +268,15 @@ def sums_of_multiples(n: Node) -> Node | None:
     """sum(2*s*v) is 2*s*sum(v), where s is a number."""
     if n.op != "sum":
         return None
-    inside = Product(n.args[0])
+    inside = product_of(n.args[0])
     numbers = {b: p for b, p in inside.powers.items() if not b.dims}
     vectors = {b: p for b, p in inside.powers.items() if b.dims}
     if not numbers and inside.top == inside.bottom == 1:
         return None
-    outside = inside.times({})
-    outside.dims, outside.powers = (), numbers
+    outside = Product((), numbers, inside.top, inside.bottom).node()
     if not vectors:
-        return Product(reduce(mul, map(size, n.args[0].dims), outside.node())).node()
-    inside.top, inside.bottom, inside.powers = 1.0, 1.0, vectors
-    return Product(mul(outside.node(), summed(inside.node()))).node()
+        return product_of(reduce(mul, map(size, n.args[0].dims), outside)).node()
+    return product_of(mul(outside, summed(Product(n.args[0].dims, vectors).node()))).node()
 
 
 def sums_of_fills(n: Node) -> Node | None:
@@ -287,7 +288,8 @@ def sums_of_fills(n: Node) -> Node | None:
         return None
     vectors = [(sign, t) for sign, t in terms if t.op != "fill"]
     numbers = [(sign, summed(t)) for sign, t in terms if t.op == "fill"]
-    return sum_of([(1, summed(sum_of(vectors))), *numbers] if vectors else numbers)
+    apart = sum_of([(1, summed(sum_of(vectors))), *numbers] if vectors else numbers)
+    return _if_shorter(n, rewrite(apart, (sums_of_multiples, products, sums)))
 
 
 def signs_outside(n: Node) -> Node | None:

@@ -19,7 +19,9 @@ WRONG = 1  # exit status where a gradient is wrong
     show_default=True,
     help="2 checks second derivatives and forward mode too.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another sample.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Another sample."
+)
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 @click.pass_context
 def check(context: click.Context, cell: Cell, order: int, seed: int, as_json: bool) -> None:

@@ -92,11 +92,11 @@ def _full(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Te
 
 
 def _derived_from(tensors: Tensors) -> bool:
-    """Whether this call may be differentiated, so that its intermediate values are kept."""
-    if torch.compiler.is_exporting():
-        return False  # a saved graph is for inference; the op's own formula computes them again
+    """Whether to keep the intermediate values: what derives this call will find them then."""
     if _transforms is None or _transforms() or getattr(forward_ad, "_current_level", 0) >= 0:
         return True
+    if torch.compiler.is_exporting():
+        return False  # a saved graph is mostly for inference; `_completed` serves the rest
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
@@ -145,18 +145,9 @@ def _op_setup(
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    """The gradient of the bare op, which stands in exported graphs: what an extended sweep would
-    have kept is computed again."""
-    sweep: Sweep = ctx.sweep
+    """The gradient of the bare op, which stands in exported graphs."""
     *saved, batch_sizes = ctx.saved_tensors
-    n, longer = len(sweep.inputs), sweep.extended
-    every: list[Tensor | None] = [None] * len(longer.outputs)
-    for k, grad in zip(sweep.kept, grads, strict=True):
-        every[k] = grad
-    if longer is not sweep:
-        saved = [*saved[:n], *_run(longer, saved[:n], batch_sizes)]
-    found = _pull(longer, saved, batch_sizes, every, ctx.needs_input_grad[1])
-    return None, found, None
+    return None, _pull(ctx.sweep, saved, batch_sizes, grads, ctx.needs_input_grad[1]), None
 
 
 _run_op.register_autograd(_op_backward, setup_context=_op_setup)
@@ -191,7 +182,7 @@ def _legacy_batched(x: Tensor) -> bool:
 
 
 class _Run(torch.autograd.Function):
-    """An `extended` sweep, or one that nothing will differentiate, in every lane but the plain."""
+    """A sweep, as a rule an `extended` one, in every lane but the plain."""
 
     @staticmethod
     def forward(sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor) -> tuple[Tensor, ...]:
@@ -278,7 +269,9 @@ def _in_graph(
 def _pull(
     sweep: Sweep, saved: Tensors, batch_sizes: Tensor | None, grads: Maybe, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The adjoints of the inputs of an extended sweep. None, in and out, is zero."""
+    """The adjoints of the inputs of a sweep. None, in and out, is zero."""
+    if sweep.extended is not sweep:
+        sweep, saved, grads = _completed(sweep, saved, batch_sizes, grads)
     wiring = sweep.pull(tuple(g is not None for g in grads), tuple(wanted))
     if wiring.sweep is None:
         return [None] * len(wanted)
@@ -287,6 +280,17 @@ def _pull(
         None if k is None else _shared(found[k], x)
         for k, x in zip(wiring.results, saved, strict=False)
     ]
+
+
+def _completed(
+    sweep: Sweep, saved: Tensors, batch_sizes: Tensor | None, grads: Maybe
+) -> tuple[Sweep, Tensors, Maybe]:
+    """A sweep that kept no intermediate values, as one that did: they are computed again."""
+    given = saved[: len(sweep.inputs)]
+    every: list[Tensor | None] = [None] * len(sweep.extended.outputs)
+    for k, grad in zip(sweep.kept, grads, strict=True):
+        every[k] = grad
+    return sweep.extended, [*given, *_run(sweep.extended, given, batch_sizes)], every
 
 
 def _fed(wiring: Wiring, saved: Tensors, seeds: Maybe) -> list[Tensor]:

@@ -111,10 +111,11 @@ class Sweep:
         d = adjoint(self.program, seeds)
         part = _part(d, asked)
         if part is not None and not _reads_series(part):
-            # a linear recurrence may read nothing that has steps: seeds of zeros have them
+            # what is linear may read nothing that has steps, and nothing else tells the length:
+            # then the whole sweep runs, with zeros for further seeds
             steps = {e.name for e in self.program.steps()}
             d = adjoint(self.program, seeds | steps.intersection(self.program.outputs))
-            part = _part(d, asked)
+            part = d.program
         if part is None:
             return none
         results = [

@@ -33,9 +33,13 @@ _WHATS = {"d": r"\delta ", "direct": r"\Delta ", "e": r"\epsilon "}
 
 def text(reading: Reading) -> str:
     """A derivation as `align*` environments, one a part; origins are comments."""
-    return "\n\n".join(
-        "\n".join((r"\begin{align*}", *block, r"\end{align*}")) for block in blocks(reading, origins=True)
-    ) + "\n"
+    return (
+        "\n\n".join(
+            "\n".join((r"\begin{align*}", *block, r"\end{align*}"))
+            for block in blocks(reading, origins=True)
+        )
+        + "\n"
+    )
 
 
 def blocks(reading: Reading, *, origins: bool = False) -> list[list[str]]:
@@ -110,7 +114,9 @@ class Latex(Spelled):
         if base.op in ("tanh", "sigmoid", "log") and exponent.isdigit():
             name = self.functions[base.op]
             return Piece(pieces[0].text.replace(name, f"{name}^{{{exponent}}}", 1))
-        plain = base.op == "ref" and "^" not in pieces[0].text and not pieces[0].text.startswith("\\de")
+        plain = (
+            base.op == "ref" and "^" not in pieces[0].text and not pieces[0].text.startswith("\\de")
+        )
         shown = pieces[0].text if plain else _parentheses(pieces[0].text)
         return Piece(f"{shown}^{{{exponent}}}")
 
@@ -136,7 +142,9 @@ class Latex(Spelled):
         return Piece(rf"\left[{joined}\right]")
 
     def print_fill(self, n: Node, pieces: list[Piece]) -> Piece:
-        return Piece(rf"{self.bracket(pieces[0], Binds.PRODUCT)} \, \mathbf{{1}}", Binds.PRODUCT, "mul")
+        return Piece(
+            rf"{self.bracket(pieces[0], Binds.PRODUCT)} \, \mathbf{{1}}", Binds.PRODUCT, "mul"
+        )
 
     def print_block(self, n: Node, pieces: list[Piece]) -> Piece:
         spans = [
@@ -189,7 +197,9 @@ def symbol(name: str, time: str = "") -> str:
     letters, *subscripts = [p for p in name.split("_") if p] or [name]
     base, digits = re.fullmatch(r"(.*?)(\d*)", letters).groups()  # type: ignore[union-attr]
     subscripts = [*([digits] if digits else []), *map(_word, subscripts), *([time] if time else [])]
-    return (_word(base) if base else letters) + (f"_{{{','.join(subscripts)}}}" if subscripts else "")
+    return (_word(base) if base else letters) + (
+        f"_{{{','.join(subscripts)}}}" if subscripts else ""
+    )
 
 
 def _word(word: str) -> str:

@@ -12,6 +12,7 @@ from bptt.printers.people.layout import Spelled, number, parts, rows
 from bptt.printers.people.reading import Line, Name, Part, Reading
 
 _EQUATION = 80  # columns of an equation
+_NARROW = 40  # columns of an equation whose origin is long
 _LINE = 100  # columns of an equation with its origin
 _ORIGINS = 48  # no column of origins begins behind this
 
@@ -71,7 +72,8 @@ def _aligned(printer: Plain, lines: list[Line]) -> list[str]:
     for left, line in zip(lefts, lines, strict=True):
         head, *rest = printer.right(line)
         left += " " * (widest - columns(left)) + " = "
-        shown.append(rows([left + head, *rest], _EQUATION, " " * (widest + 3)))
+        width = max(_NARROW, min(_EQUATION, _LINE - 4 - columns(_least(line.source))))
+        shown.append(rows([left + head, *rest], width, " " * (widest + 3)))
     ends = [columns(found[-1]) for found in shown]
     column = max((end for end in ends if end <= _ORIGINS), default=0) + 2
     out: list[str] = []
@@ -86,9 +88,14 @@ def _shortened(source: str, width: int) -> str:
     """As much of an origin as fits, but at least the name that it begins with."""
     if columns(source) <= width:
         return source
-    least = source.partition(" = ")[0]
+    least = _least(source)
     cut = source[: max(width - 4, 0)].rpartition(" ")[0].rstrip(" +-*/@=,(")
     return f"{cut} ..." if len(cut) > len(least) + 8 else least
+
+
+def _least(source: str) -> str:
+    """The least that is said about where a line comes from: the name of the author's line."""
+    return source.partition(" = ")[0]
 
 
 def columns(text: str) -> int:

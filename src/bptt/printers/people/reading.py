@@ -137,9 +137,7 @@ class _Reading:
     def lines(self) -> tuple[list[Line], dict[str, Node]]:
         """The lines in the order of their parts, and the sums that are written where they are read."""
         p, late = self.p, self.p.late()
-        found = [
-            self.line(Part.VALUES, e, f"from {e.origin}", self.of.dir) for e in self.helpers()
-        ]
+        found = [self.line(Part.VALUES, e, f"from {e.origin}", self.of.dir) for e in self.helpers()]
         ends: list[Equation] = []
         for e in p.equations:
             if e.name in self.carries:
@@ -240,7 +238,11 @@ class _Reading:
         if value == e.name:
             return "from " + e.origin.removeprefix("adjoint of: ")
         line = next((f for f in self.of.equations if f.name == value), None)
-        return self.readers(value) if line is None or e.kind is not Kind.STEP else f"from {line.origin}"
+        return (
+            self.readers(value)
+            if line is None or e.kind is not Kind.STEP
+            else f"from {line.origin}"
+        )
 
     def readers(self, value: str, lag: int | None = None) -> str:
         """The author's lines that read `value`."""
@@ -277,7 +279,9 @@ class _Reading:
         if name in self.emits or name in self.value:
             value = self.emits[name].value if name in self.emits else self.value[name]
             stem = self.spell(value)
-            return Name(self.fresh(("d" if stem.made else "d_") + stem.text), stem.text, "d", stem.made)
+            return Name(
+                self.fresh(("d" if stem.made else "d_") + stem.text), stem.text, "d", stem.made
+            )
         kind, machine, rest = name.partition(MACHINE)
         if not machine:
             return Name(name, name)
