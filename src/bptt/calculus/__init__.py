@@ -1,1 +1,1 @@
-"""Passes on Programs: derivatives, rules, rewrites, the schedule. Pure functions, named by verbs."""
+"""Passes on Programs: derivatives, rules, rewrites, the schedule. Functions named by verbs."""

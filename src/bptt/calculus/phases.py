@@ -157,10 +157,11 @@ class Region:
             terms, rest = sums[n]
             level = max((self.of(t) for t in rest), default=0)
             pairs: dict[int, list[Pair]] = {}
-            for t in terms:
-                pair = self.pair(t) or self.bias(t)
+            for pair in filter(None, map(self.pair, terms)):
                 at = self.of(pair[1]) + (1 if pair[1] in self.level else 0)
                 pairs.setdefault(at, []).append(pair)
+            # a constant that is added goes with the first product: it has none of its own
+            pairs[min(pairs)] += [self.bias(t) for t in terms if self.pair(t) is None]
             for at in pairs:
                 pairs[at].sort(key=lambda p: (p[1] is ONE, self.rank(p[1])))
             self.products[n] = _Product(pairs, rest)

@@ -74,6 +74,15 @@ def activations(p: Program) -> list[Activation]:
     ]
 
 
+def copies(p: Program) -> dict[str, Node]:
+    """The states that only keep another value for a step, so that `x[t-1]` can be read."""
+    return {
+        s.name: p.equation(s.name).rhs
+        for s in p.states
+        if MACHINE in s.name and p.equation(s.name).rhs.op == "ref"
+    }
+
+
 def line_of(p: Program, name: str) -> str | None:
     """The author's name whose line `name` is a part of, by the line that both come from."""
     if MACHINE not in name:
@@ -170,6 +179,9 @@ def shared(p: Program, d: Derived) -> Program:
 
 def explained(p: Program, d: Derived) -> Program:
     """A value without a name in the forward lines is written out, if short or needed once."""
+    for copy, of in copies(d.of).items():
+        by = {ref(copy, lag, of.dims): ref(of.attr[0], lag, of.dims) for lag in (-1, 0, 1)}
+        p = replaced(p, d, by)
     steps = {e.name: e.rhs for e in d.of.steps() if MACHINE in e.name}
 
     def short(name: str) -> bool:

@@ -145,12 +145,15 @@ def sliced(p: Program, outputs: Iterable[str], emitted: Iterable[str] | None = N
             need.add(name)
             stack += [found for found, _ in refs(by_name[name].rhs)]
     equations = tuple(e for e in p.equations if e.name in need)
-    read = {name for e in equations for name, _ in refs(e.rhs)} | {e.value for e in emits}
+    states = tuple(s for s in p.states if s.name in need)
+    starts = [s.start for s in states if s.start is not None]
+    read = {name for name, _ in refs(*(e.rhs for e in equations), *starts)}
+    read |= {e.value for e in emits}
     return Program(
         dir=p.dir,
         values=tuple(v for v in p.values if v.name in read),
         equations=equations,
-        states=tuple(s for s in p.states if s.name in need),
+        states=states,
         outputs=outputs,
         emits=emits,
         loss=p.loss if p.loss in need else None,

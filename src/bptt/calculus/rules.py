@@ -300,7 +300,7 @@ def signs_outside(n: Node) -> Node | None:
 
 
 def slices_inside(n: Node) -> Node | None:
-    """A slice of a sum is the sum of the slices; of a product M @ v, the rows of M that it needs."""
+    """A slice of a sum is the sum of slices; of a product M @ v, the rows of M that it needs."""
     return sliced_node(n.args[0], n.attr) if n.op == "block" else None
 
 

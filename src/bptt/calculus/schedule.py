@@ -8,6 +8,7 @@ one space make a phase, whose products are stacked into few large ones.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from bptt.calculus.flow import Flow, flow, regions
 from bptt.calculus.operands import ONE
@@ -119,7 +120,8 @@ class _Scheduler:
 
         before, loop, after = phases("before"), phases("loop"), phases("after", self.accums)
         ends = {n: f"final{MACHINE}{s}" for s, n in f.edges.items()}
-        edge = Region(ends, {}, context).phases()
+        # a carry may be computed by the very sum that its final value is: here it is a leaf
+        edge = Region(ends, {}, replace(context, states={})).phases()
         rolls: dict[bool, list[Roll]] = {True: [], False: []}
         for s, start in f.starts.items():
             n = f.steps[s]

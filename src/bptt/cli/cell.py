@@ -18,7 +18,7 @@ def text_of(given: str) -> tuple[str, str]:
     return read(given)
 
 
-class _CellType(click.ParamType):
+class _CellType(click.ParamType[Cell]):
     name = "cell"
 
     def convert(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from bptt.calculus.readable import By
-from bptt.cell import Format
+from bptt.cell import Cell, Format
 from bptt.cli.cell import CELL
-from bptt.cell import Cell
 
 
 @click.command()

@@ -301,7 +301,7 @@ class _Run:
         for name, count in zip(g.outs, g.rows, strict=True):
             a, b = offsets[first][0], offsets[first + count - 1][1]
             shape = shape_of(self.p.dims(name), self.sizes)
-            self.sums[name] = made[..., a:b, :].reshape(*self.lead, *shape)
+            self.sums[name] = made[..., a:b, :].reshape((*self.lead, *shape))
             first += count
 
     def width(self, n: Node) -> int:
@@ -396,6 +396,8 @@ def _layout(
         if steps and sum(counts) != next(iter(steps))[0]:
             raise UserError(f"batch_sizes add up to {sum(counts)}, the series have {steps}")
         largest = max(batch, default=counts[0] if counts else 0)
+        if counts and counts[0] > largest:
+            raise UserError(f"batch_sizes begin with {counts[0]} sequences, states are for {largest}")
         return counts, largest
     if not steps:
         raise UserError("nothing tells how long the sequence is", help="give batch_sizes")

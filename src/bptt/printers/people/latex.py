@@ -2,7 +2,6 @@ r"""A derivation as LaTeX: aligned equations, gates as subscripts, \odot, \delta
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -185,7 +184,8 @@ class Latex(Spelled):
         return self.binary("matmul", Piece(rf"{slope.text}^{{\top}}"), pieces[1])
 
     def print_call_slope(self, n: Node, pieces: list[Piece]) -> Piece:
-        name, k = n.attr
+        name: str = n.attr[0]
+        k: int = n.attr[1]
         by = n.args[k]
         shown = self.symbol(self.reading.names[by.attr[0]], "") if by.op == "ref" else str(k + 1)
         slope = rf"\frac{{\partial {symbol(name)}}}{{\partial {shown}}}"
@@ -194,12 +194,12 @@ class Latex(Spelled):
 
 def symbol(name: str, time: str = "") -> str:
     """A name as mathematics: what follows `_`, and the time, are subscripts."""
-    letters, *subscripts = [p for p in name.split("_") if p] or [name]
-    base, digits = re.fullmatch(r"(.*?)(\d*)", letters).groups()  # type: ignore[union-attr]
-    subscripts = [*([digits] if digits else []), *map(_word, subscripts), *([time] if time else [])]
-    return (_word(base) if base else letters) + (
-        f"_{{{','.join(subscripts)}}}" if subscripts else ""
-    )
+    letters, *subscripts = [part for part in name.split("_") if part] or [name]
+    base = letters.rstrip("0123456789") or letters
+    # h0 is a name, and h_0 the value of h at the first step
+    above = f"^{{({letters[len(base) :]})}}" if len(base) < len(letters) else ""
+    below = [*map(_word, subscripts), *([time] if time else [])]
+    return _word(base) + above + (f"_{{{','.join(below)}}}" if below else "")
 
 
 def _word(word: str) -> str:

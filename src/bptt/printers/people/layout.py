@@ -35,7 +35,9 @@ class Spelled(Infix):
 
     def left(self, line: Line) -> str:
         """The left side of a line."""
-        time = {Part.STEPS: "t", Part.VALUES: "t", Part.FIRST: "-1"}.get(line.part, "")
+        time = "t" if line.part in (Part.STEPS, Part.VALUES) else ""
+        if line.name in self.reading.first:
+            time = "-1"
         return self.symbol(self.reading.names[line.name], time)
 
     def right(self, line: Line) -> list[str]:
@@ -77,7 +79,7 @@ class Spelled(Infix):
 
 
 def rows(pieces: list[str], width: int, indent: str) -> list[str]:
-    """Pieces put together to rows no longer than `width`, if they can be, the later ones indented."""
+    """Pieces put together to rows, if possible no longer than `width`, the later ones indented."""
     found = [pieces[0]]
     for piece in pieces[1:]:
         if len(found[-1]) + len(piece) > width:

@@ -1,4 +1,4 @@
-"""A derivation as plain text: the notation of cells, with origins, in rows that are not too long."""
+"""A derivation as plain text: the notation of cells, with origins, in rows of some 80 columns."""
 
 from __future__ import annotations
 
@@ -48,14 +48,15 @@ def _sentences(reading: Reading) -> Iterator[str]:
         of = f" of {reading.loss}, summed over all steps," if reading.loss else ""
         yield f"{value.text} is the gradient{of} by {value.stem}"
         if argument := example("d", "argument"):
-            line = argument.stem.partition("_")[2]
-            yield f", {argument.text} by the argument of {line}'s function"
+            yield f", {argument.text} by the argument of {argument.line}'s function"
         if part := example("d", "part"):
-            yield f", {part.text} by a part of the line of {part.stem.partition('_')[2].rstrip('0123456789')}"
+            yield f", {part.text} by a part of the line of {part.line}"
         yield ". "
     if direct := example("direct", ""):
         yield f"{direct.text} is what {direct.stem} gets from outside at its own step"
         yield ", as a final state too. "
+    if later := example("e", ""):
+        yield f"{later.text}[t] is a part of the gradient by {later.stem}[t-1]. "
     if any(lag > 0 for line in reading.lines for _, lag in refs(line.rhs)):
         yield "What stands at [t+1] is zero at the last step. "
     ops = {n.op: n for line in reading.lines for n in walk(line.rhs)}
@@ -147,7 +148,10 @@ class Plain(Spelled):
         return self.call("fill", [pieces[0].text, *map(show_dim, n.attr)])
 
     def print_block(self, n: Node, pieces: list[Piece]) -> Piece:
-        spans = [_span(*span, whole) for span, whole in zip(n.attr, n.args[0].dims, strict=True)]
+        spans = [
+            _span(start, size, whole)
+            for (start, size), whole in zip(n.attr, n.args[0].dims, strict=True)
+        ]
         return Piece(f"{self.bracket(pieces[0], Binds.ATOM)}[{', '.join(spans)}]")
 
     def print_embed(self, n: Node, pieces: list[Piece]) -> Piece:
@@ -167,7 +171,8 @@ class Plain(Spelled):
         return self.binary("matmul", Piece(f"{slope.text}.T"), pieces[1])
 
     def print_call_slope(self, n: Node, pieces: list[Piece]) -> Piece:
-        name, k = n.attr
+        name: str = n.attr[0]
+        k: int = n.attr[1]
         by = n.args[k]
         shown = self.reading.names[by.attr[0]].text if by.op == "ref" else str(k + 1)
         return self.call(f"d{name}_d{shown}", [p.text for p in pieces])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from bptt.calculus.derive import Derived, adjoint
-from bptt.calculus.readable import By, activations, line_of, readable
+from bptt.calculus.readable import By, activations, copies, line_of, readable
 from bptt.calculus.rewrites import layer, lower, sliced, substituted
 from bptt.ir.ops import add, ref
 from bptt.ir.ports import At
@@ -40,13 +40,15 @@ class Name:
 
     `what` it is of the value `stem`: itself, or `d` the gradient by it, `direct` what it gets
     from outside, `e` what another step's line adds to the gradient by it. `made`: what the value
-    is where the machine named it: an `argument` of a function, a `part` of a line, a `slice`.
+    is where the machine named it: the `argument` of the function in the author's `line`, or
+    some other `part` of that line, or a `slice` of a parameter.
     """
 
     text: str
     stem: str
     what: str = ""
     made: str = ""
+    line: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def derivation(p: Program) -> Derived:
     """The sweep to show for `p`: of its loss, if it has one, by all that is not a label; else of
     its outputs and states."""
     if p.loss is None:
-        return adjoint(lower(p))
+        own = (s.name for s in p.states if s.name not in copies(p))
+        return adjoint(lower(p), dict.fromkeys((*p.outputs, *own)))
     d = adjoint(lower(p), (p.loss,), unit=p.loss)
     used = {v.name for v in layer(p).values}
     emitted = [e.value for e in d.program.emits if e.value in used]
@@ -107,6 +110,7 @@ class _Reading:
             out.name: port.name for port, out in d.results.items() if out.at is At.FINAL
         }
         self.direct = {out.name: seed.name for seed, out in d.seeds.items()}
+        self.copies = {name: of.attr[0] for name, of in copies(d.of).items()}
         self.arguments = {a.argument: a.name for a in activations(d.of)}
         self.slices = {e.name for e in p.equations if e.kind is Kind.ONCE} - p.late()
         self.names: dict[str, Name] = {}
@@ -135,7 +139,7 @@ class _Reading:
     # --- lines ---
 
     def lines(self) -> tuple[list[Line], dict[str, Node]]:
-        """The lines in the order of their parts, and the sums that are written where they are read."""
+        """The lines in the order of their parts; the sums that are written where they are read."""
         p, late = self.p, self.p.late()
         found = [self.line(Part.VALUES, e, f"from {e.origin}", self.of.dir) for e in self.helpers()]
         ends: list[Equation] = []
@@ -158,7 +162,9 @@ class _Reading:
             if e.kind is Kind.SUM and e.name not in self.value and e.name not in self.emits
         }
         ends = self.in_order([e for e in ends if e.name not in sums])
-        found += [self.line(Part.SUMS, e, self.source(e)) for e in ends]
+        for e in ends:
+            start = any(name in self.carries for name, _ in refs(e.rhs))
+            found.append(self.line(Part.FIRST if start else Part.SUMS, e, self.source(e)))
         parts = list(Part)
         return sorted(found, key=lambda line: parts.index(line.part)), sums
 
@@ -233,7 +239,7 @@ class _Reading:
         return self.emits[e.name].value if e.name in self.emits else self.value.get(e.name, e.name)
 
     def source(self, e: Equation) -> str:
-        """The author's line that a line comes from, or those that read what it is the gradient by."""
+        """The author's line that a line comes from, or those that read what it differentiates by."""
         value = self.value_of(e)
         if value == e.name:
             return "from " + e.origin.removeprefix("adjoint of: ")
@@ -246,10 +252,12 @@ class _Reading:
 
     def readers(self, value: str, lag: int | None = None) -> str:
         """The author's lines that read `value`."""
+        names = {value, *(copy for copy, of in self.copies.items() if of == value)}
         found = [
             line_of(self.of, e.name) or e.name
             for e in self.of.equations
-            if any(name == value and lag in (None, at) for name, at in refs(e.rhs))
+            if any(name in names and lag in (None, at) for name, at in refs(e.rhs))
+            and e.name not in self.copies
         ]
         starts = [
             f"the start of {s.name}"
@@ -279,22 +287,24 @@ class _Reading:
         if name in self.emits or name in self.value:
             value = self.emits[name].value if name in self.emits else self.value[name]
             stem = self.spell(value)
-            return Name(
-                self.fresh(("d" if stem.made else "d_") + stem.text), stem.text, "d", stem.made
-            )
+            text = self.fresh(("d" if stem.made else "d_") + stem.text)
+            return Name(text, stem.text, "d", stem.made, stem.line)
         kind, machine, rest = name.partition(MACHINE)
         if not machine:
             return Name(name, name)
+        if name in self.copies:
+            return self.spell(self.copies[name])
         if name in self.slices:
-            stem, made = self.fresh(f"{kind}_{rest}"), "slice"
+            stem, made, line = self.fresh(f"{kind}_{rest}"), "slice", ""
         elif name in self.arguments:
-            stem, made = self.fresh(f"z_{self.arguments[name]}"), "argument"
+            line = self.arguments[name]
+            stem, made = self.fresh(f"z_{line}"), "argument"
         else:
             line = line_of(self.of, name) or self.line_behind(rest)
             stem, made = self.fresh(f"q_{line}"), "part"
         if kind == "dq":
-            return Name(self.fresh(f"d{stem}"), stem, "d", made)
-        return Name(stem, stem, "", made)
+            return Name(self.fresh(f"d{stem}"), stem, "d", made, line)
+        return Name(stem, stem, "", made, line)
 
     def line_behind(self, name: str) -> str:
         """The author's line that a name of the backward pass belongs to: that of `d_z$h$2` is h."""

@@ -1,0 +1,146 @@
+"""What `bptt derive` prints is right, as printed, and reads as a careful person writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from printers.evaluate import Evaluator, softmax
+from programs import PROGRAMS
+from tolerances import REWRITE
+
+from bptt import cells
+from bptt.calculus.rewrites import layer
+from bptt.cell import Cell
+from bptt.ir.dims import shape_of
+from bptt.ir.ports import At, Port, inputs
+from bptt.ir.program import Program, Role
+from bptt.printers.people import plain
+from bptt.printers.people.reading import Reading, reading
+from bptt.proof import sampling
+from bptt.proof.sweeps import forward, gradient
+
+Array = Any
+BYS = ("preactivations", "gates")
+LENGTH = 4
+SUBJECTS = (*PROGRAMS, *(f"{name}.cell" for name in cells.names()))
+
+# What the functions that papers leave open are in these tests, and their derivatives.
+_OPEN: dict[str, Callable[..., Array]] = {
+    f"{f}_prime": lambda v: 1 - np.tanh(v) ** 2 for f in ("f_ι", "f_φ", "f_ω", "f_c", "f_h")
+}
+_OPEN |= {
+    "F_prime": lambda v: np.diag(softmax(v)) - np.outer(softmax(v), softmax(v)),
+    "dG_dy": lambda y, _: y - _,
+    "df_dh": lambda h, y: h - y,
+}
+
+
+@cache
+def subject(name: str) -> tuple[Program, Program]:
+    """A Program as people wrote it, and the same with every function bound."""
+    if name in PROGRAMS:
+        return PROGRAMS[name](), PROGRAMS[name]()
+    cell = Cell.load(name.removesuffix(".cell"))
+    return cell.program, cell.bind(cell.stand_ins()).program
+
+
+@cache
+def shown(name: str, by: str) -> tuple[Reading, str]:
+    found = reading(subject(name)[0], by)  # type: ignore[arg-type]
+    return found, plain.text(found)
+
+
+def everything(name: str, rng: np.random.Generator) -> tuple[dict[str, int], dict[Port, Array]]:
+    """Sizes, and all values of the forward pass from random inputs."""
+    p = subject(name)[1]
+    sizes = sampling.sizes_for(p)
+    given = {
+        port: rng.normal(
+            size=(LENGTH,) * (port.at is At.STEPS) + shape_of(p.dims(port.name), sizes)
+        )
+        for port in inputs(p)
+    }
+    return sizes, forward(p, given, sizes)
+
+
+def cotangents(p: Program, values: Mapping[Port, Array], rng: np.random.Generator) -> dict[Port, Array]:
+    if p.loss is not None:
+        return {Port(p.loss, At.STEPS): np.ones(LENGTH)}
+    names = dict.fromkeys((*p.outputs, *(s.name for s in p.states)))
+    return {
+        Port(n, At.STEPS): rng.normal(size=values[Port(n, At.STEPS)].shape) for n in names
+    }
+
+
+def evaluated(
+    text: str, found: Reading, p: Program, sizes: Mapping[str, int], values: Mapping[Port, Array],
+    direct: Mapping[Port, Array], rng: np.random.Generator,
+) -> Evaluator:
+    """The printed lines, run on the values of a forward pass."""
+    series: dict[str, dict[int, Array]] = {}
+    constants: dict[str, Array] = dict(sizes)
+    for port, array in values.items():
+        match port.at:
+            case At.STEPS:
+                series.setdefault(port.name, {}).update(enumerate(array))
+            case At.START | At.FIRST:
+                series.setdefault(port.name, {})[-1] = array
+            case At.CONST | At.STATIC:
+                constants[port.name] = array
+            case _:
+                pass
+    for name in list(series):
+        # beyond the last step: whatever it is, it must not matter
+        series[name][LENGTH] = rng.normal(size=np.shape(series[name][0]))
+    for port, array in direct.items():
+        series[f"direct_{port.name}"] = dict(enumerate(array))
+    zeros = {
+        found.names[line.name].text: np.zeros(shape_of(line.rhs.dims, sizes)) for line in found.lines
+    }
+    evaluator = Evaluator(LENGTH, series, constants, zeros, _OPEN)
+    evaluator.run(text)
+    return evaluator
+
+
+def assert_near(name: str, found: Array, true: Array) -> None:
+    assert np.shape(found) == np.shape(true), name
+    error = np.max(np.abs(found - true), initial=0)
+    assert error <= REWRITE * max(1.0, np.max(np.abs(true), initial=0)), (name, error)
+
+
+@pytest.mark.parametrize("by", BYS)
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_what_is_printed_is_the_gradient(name: str, by: str, rng: np.random.Generator) -> None:
+    p = subject(name)[1]
+    sizes, values = everything(name, rng)
+    direct = cotangents(p, values, rng)
+    given = {port: values[port] for port in inputs(p)}
+    true = gradient(p, given, direct, sizes)
+    found, text = shown(name, by)
+    ran = evaluated(text, found, p, sizes, values, {} if p.loss else direct, rng)
+    labels = {v.name for v in p.values} - {v.name for v in layer(p).values} if p.loss else set()
+    checked: set[str] = set()
+    for port, gradient_ in true.items():
+        match port.at:
+            case At.STEPS if f"d_{port.name}" in ran.series:
+                steps = ran.series[f"d_{port.name}"]
+                later = ran.series.get(f"e_{port.name}", {})  # what x[t-1] gets from step t
+                sums = [steps[t] + later.get(t + 1, 0) for t in range(LENGTH)]
+                assert_near(port.name, np.array(sums), gradient_)
+            case At.START:
+                assert_near(port.name, ran.series[f"d_{port.name}"][-1], gradient_)
+            case At.FIRST:
+                assert_near(port.name, ran.series[f"e_{port.name}"][0], gradient_)
+            case At.CONST | At.STATIC if f"d_{port.name}" in ran.constants:
+                assert_near(port.name, ran.constants[f"d_{port.name}"], gradient_)
+            case _:
+                assert not np.any(gradient_) or port.name in labels, port
+                continue
+        checked.add(port.name)
+    parameters = {v.name for v in p.named(Role.PARAM)}
+    assert parameters <= checked | {n for n in parameters if not np.any(true[Port(n, At.CONST)])}
