@@ -13,7 +13,7 @@ from bptt import cells
 from bptt.calculus.derive import derive as derive_program
 from bptt.calculus.readable import By
 from bptt.calculus.rewrites import lower
-from bptt.errors import UserError
+from bptt.errors import CellError, UserError
 from bptt.ir.program import Program, Role, walk
 from bptt.language.check import Checked
 from bptt.language.check import check as check_text
@@ -87,22 +87,28 @@ class Cell:
         return Cell(self.text, functions={**self.functions, **functions}, name=self.name)
 
     def stand_ins(self) -> dict[str, str]:
-        """For each unspecified function, one to check the cell with: smooth, and of no symmetry
-        that would hide a mistake."""
-        return {name: self._stand_in(name, kind) for name, kind in self.unspecified.items()}
+        """For each unspecified function, a smooth one to check the cell with."""
+        usual = {name: self._stand_in(name, kind) for name, kind in self.unspecified.items()}
+        try:
+            self.bind(usual)
+        except CellError:  # the arguments of a loss are not of one size
+            return {n: self._stand_in(n, k, apart=True) for n, k in self.unspecified.items()}
+        return usual
 
-    def _stand_in(self, name: str, kind: str) -> str:
+    def _stand_in(self, name: str, kind: str, *, apart: bool = False) -> str:
         if kind != "scalar":
             return "tanh" if kind == "elementwise" else "softmax"
         nodes = walk(*(e.rhs for e in self.program.equations))
-        call = next((n for n in nodes if n.op == "call_scalar" and n.attr[0] == name), None)
-        dims = [a.dims for a in call.args] if call else [("H",)]
-        names = [f"a{k}" for k in range(1, len(dims) + 1)]
-        if len(dims) == 2 and dims[0] == dims[1]:
-            square = "(a1 - a2)**2"
-            return f"f(a1, a2) = {f'sum({square})' if dims[0] else square}/2"
-        parts = [f"sum(tanh({a}))" if d else f"tanh({a})" for a, d in zip(names, dims, strict=True)]
-        return f"f({', '.join(names)}) = ({' + '.join(parts)})**2/2"
+        call = next(n for n in nodes if n.op == "call_scalar" and n.attr[0] == name)
+        names = [f"a{k}" for k in range(1, len(call.args) + 1)]
+        sums = [
+            f"sum(tanh({a}))" if arg.dims else f"tanh({a})"
+            for a, arg in zip(names, call.args, strict=True)
+        ]
+        value = f"({' + '.join(sums)})**2/2"
+        if len(names) == 2 and not apart:
+            value = "sum((a1 - a2)**2)/2" if call.args[0].dims else "(a1 - a2)**2/2"
+        return f"f({', '.join(names)}) = {value}"
 
     def check(self, order: int = 1, **options: Any) -> Report:
         """Whether what is derived from this cell is right: every gradient against the truth.

@@ -1,4 +1,4 @@
-"""The errors people see: what is wrong, where, and what to write instead; and their one renderer."""
+"""The errors people see, and their one renderer: what is wrong, where, what to write instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of one line of a source text: `line` counts from 1, `start` and `end` are columns from 0."""
+    """A stretch of one line of a text. `line` counts from 1, `start` and `end` are columns from 0."""
 
     source: str
     line: int
@@ -33,7 +33,7 @@ def _width(char: str) -> int:
 
 
 class BpttError(Exception):
-    """Base of the errors that are the user's to mend. `what` stands alone; `help` says what to do instead."""
+    """An error that is the user's to mend. `what` stands alone; `help` says what to do instead."""
 
     def __init__(self, what: str, *, help: str | None = None) -> None:
         super().__init__(what)
@@ -56,7 +56,7 @@ class UserError(BpttError):
 
 
 class CellError(BpttError):
-    """A mistake in a cell's text. `span` is the smallest stretch that shows it, `notes` are further spans."""
+    """A mistake in a cell's text. `span`: the smallest stretch that shows it; `notes`: further ones."""
 
     def __init__(
         self,

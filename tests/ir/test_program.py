@@ -61,7 +61,7 @@ def test_a_node_is_copied_as_itself_and_not_pickled() -> None:
 def test_nodes_that_nothing_uses_are_forgotten() -> None:
     def marked() -> list[Node]:
         gc.collect()
-        return [n for n in gc.get_objects() if isinstance(n, Node) and "only$here" in n.attr]
+        return [n for n in gc.get_objects() if type(n) is Node and "only$here" in n.attr]
 
     n = at("only$here")
     assert marked() == [n]

@@ -101,14 +101,14 @@ class Evaluator:
             name, _, time = left.rstrip("]").partition("[")
             value = self.value(right, t)
             if not time:
-                assert name not in self.constants, f"{name} is written twice"
+                assert t or name not in self.constants, f"{name} is written twice"
                 self.constants[name] = value
                 continue
             at = t if time == "t" else int(time)
             assert at is not None
             known = self.series.setdefault(name, {})
             assert at not in known, f"{name} is written twice"
-            known[at] = value + self.zeros[name]
+            known[at] = value
 
     def value(self, e: ast.expr, t: int | None) -> Array:
         match e:

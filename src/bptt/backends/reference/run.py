@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from bptt.backends.reference.arrays import table
 from bptt.backends.reference.code import Code, Function, code, constant_alias
 from bptt.backends.reference.panels import Constants
+from bptt.backends.reference.shapes import layout, solve_sizes
 from bptt.backends.reference.time import Time
 from bptt.errors import UserError
-from bptt.ir.dims import shape_of, size_of, terms
+from bptt.ir.dims import shape_of
 from bptt.ir.ops import number
 from bptt.ir.plan import TimeGemm
 from bptt.ir.ports import At, Port
@@ -34,30 +34,6 @@ def execute(
     return _Run(code(p), arrays, batch_sizes).results()
 
 
-@lru_cache(maxsize=1024)
-def solve_sizes(c: Code, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
-    """The size of each name, from the shapes of the inputs."""
-    p, sizes = c.plan.program, dict[str, int]()
-    seen: list[tuple[Any, int, Port]] = []
-    for port, shape in zip(c.inputs, shapes, strict=True):
-        dims = p.dims(port.name)
-        given = shape[1:] if port.at is At.CONST else shape[-1:]
-        for d, k in zip(dims or (1,), given if dims else (1,), strict=True):
-            seen.append((d, k, port))
-    for _ in range(len(seen) + 1):
-        for d, k, _port in seen:
-            unknown = [(s, n) for s, n in terms(d).items() if s and s not in sizes]
-            if len(unknown) == 1:
-                rest = sum(
-                    n * (sizes[s] if s else 1) for s, n in terms(d).items() if s != unknown[0][0]
-                )
-                sizes[unknown[0][0]] = (k - rest) // unknown[0][1]
-    for d, k, port in seen:
-        if size_of(d, sizes) != k:
-            raise UserError(f"`{port.name}` has size {k} where {d} = {size_of(d, sizes)} belongs")
-    return sizes
-
-
 class _Run:
     def __init__(self, c: Code, arrays: Sequence[Array], batch_sizes: Sequence[int] | None) -> None:
         self.c, self.plan, self.p = c, c.plan, c.plan.program
@@ -70,7 +46,7 @@ class _Run:
         self.sizes = solve_sizes(c, tuple(shapes.values()))
         self.numbers = [self.sizes[s] for s in c.sizes]
         self.groups = max((s[0] for s in shapes.values()), default=1)
-        counts, batch = _layout(shapes, batch_sizes)
+        counts, batch = layout(shapes, batch_sizes)
         self.time = Time(self.x, counts, batch)
         self.total = self.time.total_rows
         self.ragged = batch_sizes is not None
@@ -379,32 +355,6 @@ class _Run:
             found = more if found is None else found + more
         assert found is not None
         return self.shaped(found) if port.at is At.STEPS else found
-
-
-def _layout(
-    shapes: dict[Port, tuple[int, ...]], batch_sizes: Sequence[int] | None
-) -> tuple[list[int], int]:
-    """The number of sequences at each step, and in all."""
-    batch = {s[-2] for port, s in shapes.items() if port.at not in (At.CONST, At.STEPS)}
-    steps = {s[1:-1] for port, s in shapes.items() if port.at is At.STEPS}
-    if len(steps) > 1:
-        raise UserError(f"series of different lengths or batches: {sorted(steps)}")
-    if batch_sizes is not None:
-        counts = [int(n) for n in batch_sizes]
-        if sorted(counts, reverse=True) != counts:
-            raise UserError("batch_sizes must not grow", help="sort the sequences, longest first")
-        if steps and sum(counts) != next(iter(steps))[0]:
-            raise UserError(f"batch_sizes add up to {sum(counts)}, the series have {steps}")
-        largest = max(batch, default=counts[0] if counts else 0)
-        if counts and counts[0] > largest:
-            raise UserError(f"batch_sizes begin with {counts[0]} sequences, states are for {largest}")
-        return counts, largest
-    if not steps:
-        raise UserError("nothing tells how long the sequence is", help="give batch_sizes")
-    length, rows = next(iter(steps))
-    if batch - {rows}:
-        raise UserError(f"states for {sorted(batch)} sequences beside series of {rows}")
-    return [rows] * length, rows
 
 
 def _offsets(widths: Sequence[int]) -> list[tuple[int, int]]:

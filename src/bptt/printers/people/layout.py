@@ -35,7 +35,7 @@ class Spelled(Infix):
 
     def left(self, line: Line) -> str:
         """The left side of a line."""
-        time = "t" if line.part in (Part.STEPS, Part.VALUES) else ""
+        time = "t" if line.kind is Kind.STEP else ""
         if line.name in self.reading.first:
             time = "-1"
         return self.symbol(self.reading.names[line.name], time)

@@ -174,7 +174,8 @@ class _Reading:
     def helpers(self) -> list[Equation]:
         """The forward lines without a name that the lines of the backward pass read."""
         read = {name for name, _ in refs(*(e.rhs for e in self.p.equations))}
-        steps = {e.name: e for e in self.of.steps() if MACHINE in e.name}
+        late = self.of.late()
+        steps = {e.name: e for e in self.of.equations if MACHINE in e.name and e.name not in late}
         need: dict[str, Equation] = {}
         stack = [name for name in read if name in steps]
         while stack:
