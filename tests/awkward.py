@@ -14,7 +14,10 @@ h[t] = tanh(U @ direct_h[t] + direct_h[t])*i[t]
 a[t] = tanh(W @ concat(x[t], h[t-1], 1))
 h[t] = a[t] + W_x*W_h*h[t-1]
 """,
-    "an input one step back": "h[t] = tanh(W @ x[t] + V @ x[t-1] + x[t-1] + U @ h[t-1])",
+    "an input one step back": """
+input x: H
+h[t] = tanh(W @ x[t] + V @ x[t-1] + U @ h[t-1]) + x[t-1]
+""",
     "a start, a constant, an input that has no time": """
 input s: H per sequence
 param A: (H, H), M: (D, D)
@@ -33,21 +36,24 @@ h[t] = f[t]*h[t-1] + i[t]*tanh(W_h @ x[t])
 """,
     "exponential gates": """
 state n = 1.0
+a[t] = W_a @ x[t]
+b[t] = W_b @ x[t]
 z[t] = tanh(W_z @ x[t] + R_z @ h[t-1])
+m[t] = max(logsigmoid(b[t]) + m[t-1], a[t])
 i[t] = exp(a[t] - m[t])
 f[t] = exp(logsigmoid(b[t]) + m[t-1] - m[t])
 c[t] = f[t]*c[t-1] + i[t]*z[t]
 n[t] = f[t]*n[t-1] + i[t]
 h[t] = c[t]/n[t]
-""".replace("i[t] = exp", "a[t] = W_a @ x[t]\nb[t] = W_b @ x[t]\nm[t] = max(logsigmoid(b[t]) + m[t-1], a[t])\ni[t] = exp"),
+""",
     "leaky, coupled, scaled": """
 param k: scalar
 f[t] = sigmoid(W @ x[t] + h[t-1]/2)
 c[t] = c[t-1] + 0.1*((1 - f[t])*(U @ h[t-1]) - k*c[t-1])
 h[t] = h[t-1] - f[t]*h[t-1] + f[t]*tanh(c[t])
 """,
-    "no recurrence": "u[t] = W @ x[t] + b\ny[t] = relu(u[t])*min(u[t], 1)",
-    "a state that is an output of itself": "h[t] = 0.5*h[t-1] + x[t]",
+    "kinks": "input x: H\ny[t] = relu(x[t] - h[t-1])*min(x[t], 0.3)\nh[t] = abs(y[t] - W @ h[t-1])",
+    "a state that is an output of itself": "input x: H\nh[t] = 0.5*h[t-1] + x[t]",
     "a loss on a vector of logits": """
 h[t] = tanh(W @ x[t] + U @ h[t-1])
 readout:

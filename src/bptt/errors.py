@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of one line of a text. `line` counts from 1, `start` and `end` are columns from 0."""
+    """A stretch of one line of a text: `line` counts from 1, columns `start`, `end` from 0."""
 
     source: str
     line: int
@@ -56,7 +56,7 @@ class UserError(BpttError):
 
 
 class CellError(BpttError):
-    """A mistake in a cell's text. `span`: the smallest stretch that shows it; `notes`: further ones."""
+    """A mistake in a cell's text. `span`: the smallest stretch that shows it; `notes`: others."""
 
     def __init__(
         self,

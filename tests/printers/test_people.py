@@ -16,6 +16,7 @@ from tolerances import REWRITE
 
 from bptt import cells
 from bptt.calculus.derive import adjoint
+from bptt.calculus.readable import copies
 from bptt.calculus.rewrites import layer
 from bptt.cell import Cell
 from bptt.ir.dims import shape_of
@@ -78,7 +79,7 @@ def everything(name: str, rng: np.random.Generator) -> tuple[dict[str, int], dic
 def cotangents(p: Program, values: Mapping[Port, Array], rng: np.random.Generator) -> dict[Port, Array]:
     if p.loss is not None:
         return {Port(p.loss, At.STEPS): np.ones(LENGTH)}
-    names = dict.fromkeys((*p.outputs, *(s.name for s in p.states)))
+    names = dict.fromkeys((*p.outputs, *(s.name for s in p.states if s.name not in copies(p))))
     return {
         Port(n, At.STEPS): rng.normal(size=values[Port(n, At.STEPS)].shape) for n in names
     }
@@ -102,11 +103,14 @@ def evaluated(
                 constants[port.name] = array
             case _:
                 pass
+    for copy, of in copies(p).items():
+        series[of.attr[0]][-1] = series[copy][-1]
     for name in list(series):
         # beyond the last step: whatever it is, it must not matter
         series[name][LENGTH] = rng.normal(size=np.shape(series[name][0]))
     for port, array in direct.items():
-        series[f"direct_{port.name}"] = dict(enumerate(array))
+        spelled = (n.text for n in found.names.values() if (n.what, n.stem) == ("direct", port.name))
+        series[next(spelled)] = dict(enumerate(array))
     zeros = {
         found.names[line.name].text: np.zeros(shape_of(line.rhs.dims, known)) for line in found.lines
     }
@@ -142,6 +146,9 @@ def test_what_is_printed_is_the_gradient(name: str, by: str, rng: np.random.Gene
                 later = ran.series.get(f"e_{port.name}", {})  # what x[t-1] gets from step t
                 sums = [steps[t] + later.get(t + 1, 0) for t in range(LENGTH)]
                 assert_near(port.name, np.array(sums), gradient_)
+            case At.START if port.name in copies(p):
+                of = copies(p)[port.name].attr[0]
+                assert_near(of, ran.series[f"d_{of}"][-1], gradient_)
             case At.START:
                 assert_near(port.name, ran.series[f"d_{port.name}"][-1], gradient_)
             case At.FIRST:

@@ -179,9 +179,6 @@ def shared(p: Program, d: Derived) -> Program:
 
 def explained(p: Program, d: Derived) -> Program:
     """A value without a name in the forward lines is written out, if short or needed once."""
-    for copy, of in copies(d.of).items():
-        by = {ref(copy, lag, of.dims): ref(of.attr[0], lag, of.dims) for lag in (-1, 0, 1)}
-        p = replaced(p, d, by)
     steps = {e.name: e.rhs for e in d.of.steps() if MACHINE in e.name}
 
     def short(name: str) -> bool:
@@ -192,6 +189,9 @@ def explained(p: Program, d: Derived) -> Program:
     while name := next((v.name for v in p.values if v.name in steps and short(v.name)), None):
         value = steps[name] if d.of.dir == p.dir else turned(steps[name])
         p = replaced(p, d, {ref(name, 0, value.dims): value})
+    for copy, of in copies(d.of).items():
+        by = {ref(copy, lag, of.dims): ref(of.attr[0], lag, of.dims) for lag in (-1, 0, 1)}
+        p = replaced(p, d, by)
     return p
 
 

@@ -53,8 +53,8 @@ def _sentences(reading: Reading) -> Iterator[str]:
             yield f", {part.text} by a part of the line of {part.line}"
         yield ". "
     if direct := example("direct", ""):
-        yield f"{direct.text} is what {direct.stem} gets from outside at its own step"
-        yield ", as a final state too. "
+        yield f"{direct.text} is what {direct.stem} gets at its own step from outside the cell"
+        yield " (at the last step, as the final state too). "
     if later := example("e", ""):
         yield f"{later.text}[t] is a part of the gradient by {later.stem}[t-1]. "
     if any(lag > 0 for line in reading.lines for _, lag in refs(line.rhs)):
