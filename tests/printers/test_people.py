@@ -21,7 +21,7 @@ from bptt.calculus.rewrites import layer
 from bptt.cell import Cell
 from bptt.ir.dims import shape_of
 from bptt.ir.ports import At, Port, inputs
-from bptt.ir.program import Program, Role
+from bptt.ir.program import Program, Role, refs
 from bptt.printers.people import plain
 from bptt.printers.people.reading import Reading, reading
 from bptt.proof import sampling
@@ -76,18 +76,23 @@ def everything(name: str, rng: np.random.Generator) -> tuple[dict[str, int], dic
     return sizes, forward(p, given, sizes, LENGTH)
 
 
-def cotangents(p: Program, values: Mapping[Port, Array], rng: np.random.Generator) -> dict[Port, Array]:
+def cotangents(
+    p: Program, values: Mapping[Port, Array], rng: np.random.Generator
+) -> dict[Port, Array]:
     if p.loss is not None:
         return {Port(p.loss, At.STEPS): np.ones(LENGTH)}
     names = dict.fromkeys((*p.outputs, *(s.name for s in p.states if s.name not in copies(p))))
-    return {
-        Port(n, At.STEPS): rng.normal(size=values[Port(n, At.STEPS)].shape) for n in names
-    }
+    return {Port(n, At.STEPS): rng.normal(size=values[Port(n, At.STEPS)].shape) for n in names}
 
 
 def evaluated(
-    text: str, found: Reading, p: Program, sizes: Mapping[str, int], values: Mapping[Port, Array],
-    direct: Mapping[Port, Array], rng: np.random.Generator,
+    text: str,
+    found: Reading,
+    p: Program,
+    sizes: Mapping[str, int],
+    values: Mapping[Port, Array],
+    direct: Mapping[Port, Array],
+    rng: np.random.Generator,
 ) -> Evaluator:
     """The printed lines, run on the values of a forward pass."""
     known = sampling.sizes_for(p, sizes)
@@ -109,10 +114,13 @@ def evaluated(
         # beyond the last step: whatever it is, it must not matter
         series[name][LENGTH] = rng.normal(size=np.shape(series[name][0]))
     for port, array in direct.items():
-        spelled = (n.text for n in found.names.values() if (n.what, n.stem) == ("direct", port.name))
+        spelled = (
+            n.text for n in found.names.values() if (n.what, n.stem) == ("direct", port.name)
+        )
         series[next(spelled)] = dict(enumerate(array))
     zeros = {
-        found.names[line.name].text: np.zeros(shape_of(line.rhs.dims, known)) for line in found.lines
+        found.names[line.name].text: np.zeros(shape_of(line.rhs.dims, known))
+        for line in found.lines
     }
     evaluator = Evaluator(LENGTH, series, constants, zeros, _SLOPES)
     evaluator.run(text)
@@ -161,3 +169,70 @@ def test_what_is_printed_is_the_gradient(name: str, by: str, rng: np.random.Gene
         checked.add(port.name)
     parameters = {v.name for v in p.named(Role.PARAM)}
     assert parameters <= checked | {n for n in parameters if not np.any(true[Port(n, At.CONST)])}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("(1 - g[t]**2)", "(1 - g[t])"),
+        ("d_c[t]*c[t-1]", "d_c[t]*c[t]"),
+        (" + d_c[t+1]*f[t+1]", ""),
+        ("d_c[t+1]*f[t+1]", "d_c[t+1]*f[t]"),
+        ("U_g.T @ dz_g[t+1]", "U_g @ dz_g[t+1]"),
+        ("outer(dz_o[t], h[t-1])", "outer(dz_o[t], h[t])"),
+        ("d_b_i = sum_t(dz_i[t])", "d_b_i = sum_t(dz_f[t])"),
+        ("d_c[-1] = d_c[0]*f[0]", "d_c[-1] = d_c[0]"),
+    ],
+)
+def test_a_misprint_is_seen(
+    right: str, wrong: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, text = shown("lstm.cell", "preactivations")
+    assert right in text
+    misprinted = found, text.replace(right, wrong)
+    monkeypatch.setattr(f"{__name__}.shown", lambda name, by: misprinted)
+    with pytest.raises(AssertionError):
+        test_what_is_printed_is_the_gradient("lstm.cell", "preactivations", rng)
+
+
+def test_what_people_do_not_write() -> None:
+    """`1*a`, `a - -b`, `a**1`, a name that only the machine can type."""
+    odd = re.compile(r"(?<![\w.])1\*|\*1(?![\w.])|[-+] ?-|\*\*1(?![\w.])|\$")
+    for name in SUBJECTS:
+        for by in BYS:
+            for row in shown(name, by)[1].splitlines():
+                equation = row.split("#")[0].rstrip()
+                found = odd.search(re.sub(r"(\d)e-", r"\1e", equation).replace("**-", "**"))
+                assert not found, (name, row, found)
+
+
+def test_every_line_says_where_it_comes_from_and_fits_a_page() -> None:
+    for name in SUBJECTS:
+        for by in BYS:
+            found, text = shown(name, by)
+            rows = [row for row in text.splitlines() if row]
+            assert sum("# " in row for row in rows if not row.startswith("#")) == len(found.lines)
+            assert all(plain.columns(row) <= 100 and row == row.rstrip() for row in rows), name
+
+
+def test_every_name_is_the_authors_or_explained() -> None:
+    for name in SUBJECTS:
+        p = subject(name)[0]
+        authors = {v.name for v in p.values} | {e.name for e in p.equations}
+        for by in BYS:
+            found, _ = shown(name, by)
+            made = {found.names[line.name].text for line in found.lines}
+            for line in found.lines:
+                read = {other for other, _ in refs(line.rhs)} - found.sums.keys()
+                for spelled in (found.names[other] for other in read):
+                    known = spelled.text in authors | made or spelled.what == "direct"
+                    assert known, (name, spelled)
+
+
+def test_names_are_never_taken_twice() -> None:
+    for name in SUBJECTS:
+        for by in BYS:
+            found, _ = shown(name, by)
+            texts = [s.text for n, s in found.names.items() if n not in found.first]
+            copied = [n for n in found.names if n.startswith("last$")]
+            assert len(set(texts)) >= len(texts) - len(copied), name

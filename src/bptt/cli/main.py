@@ -47,9 +47,12 @@ class _Verbs(click.Group):
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        click.echo(f"bptt {version('bptt')}")
+        try:
+            click.echo(f"bptt {version('bptt')}")
+        except PackageNotFoundError:
+            click.echo("bptt, from a folder that is not installed")
         ctx.exit()
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from bptt.nn import Recurrent
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
+from bptt.cell import Cell
+from bptt.nn import Recurrent
 from bptt.tasks.config import Config
 from bptt.tasks.text import Vocabulary
 
@@ -23,10 +24,10 @@ _JUDGED_WINDOW = 256
 class CharModel(nn.Module):
     """Embedding, recurrent layers, dropout, and a linear layer to the vocabulary.
 
-    `cell` is a cell's name, path or text. Raises CellError for a cell that no layer can be made of.
+    `cell` is a cell or its name, path or text. Raises CellError where no layer can be made of it.
     """
 
-    def __init__(self, cell: str, symbols: int, config: Config) -> None:
+    def __init__(self, cell: str | Cell, symbols: int, config: Config) -> None:
         super().__init__()
         self.embedding = nn.Embedding(symbols, config.embedding)
         self.recurrent = Recurrent(

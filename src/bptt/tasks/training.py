@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bptt.errors import UserError
+from bptt.cell import Cell
+from bptt.errors import CellError, UserError
 from bptt.tasks import checkpoint as files
 from bptt.tasks.checkpoint import CellText, Checkpoint, Engine, Point, State, TextId
 from bptt.tasks.config import Budget, Config
@@ -51,7 +52,7 @@ class Trainer:
     with the run.
     """
 
-    def __init__(self, text: Text, cell: str, config: Config, budget: Budget) -> None:
+    def __init__(self, text: Text, cell: str | Cell, config: Config, budget: Budget) -> None:
         torch.manual_seed(config.seed)
         vocabulary = Vocabulary.of(text.content)
         learned, held_back = split(vocabulary.encode(text.content))
@@ -264,11 +265,12 @@ def _load_model(model: CharModel, tensors: dict[str, Tensor]) -> None:
     model.load_state_dict(found)
 
 
-def _cell_of(folder: Path, state: State) -> str:
-    """The cell's text. It must look like one: a stranger's checkpoint names no file to read."""
-    if "\n" not in state.cell.text or "=" not in state.cell.text:
-        raise files.damaged(folder, "its cell has no equation")
-    return state.cell.text
+def _cell_of(folder: Path, state: State) -> Cell:
+    """The cell, made of its text alone: a stranger's checkpoint names no file to read."""
+    try:
+        return Cell(state.cell.text, name=state.cell.name)
+    except CellError as error:
+        raise files.damaged(folder, f"its cell cannot be read: {error.what}") from None
 
 
 def _check_sizes(folder: Path, saved: Checkpoint) -> None:

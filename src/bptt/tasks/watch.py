@@ -60,8 +60,10 @@ class Watch:
             ("parameters", f"{count:,}"),
             (
                 "data",
-                f"{printable(text.name)}: {len(text.content):,} characters,"
-                f" {len(trainer.vocabulary):,} different; {held_back}",
+                (
+                    f"{printable(text.name)}: {len(text.content):,} characters,"
+                    f" {len(trainer.vocabulary):,} different; {held_back}"
+                ),
             ),
             ("backend", layer.backend),
             ("threads", f"{torch.get_num_threads()}"),

@@ -183,7 +183,9 @@ class _Run:
         for group, s, ended, start in zip(
             printed.rolls, state or starts, done, starts, strict=True
         ):
-            rest = [start[..., time.counts[0] :, :]] if time.counts and forward else []
+            # sequences without a step end where they start
+            idle = bool(time.counts) and time.counts[0] < time.batch
+            rest = [start[..., time.counts[0] :, :]] if idle else []
             final = x.rows([s, *reversed(ended), *rest]) if ended or rest else s
             self.name_finals(group, final)
         self.series.update(slots)

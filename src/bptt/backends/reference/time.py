@@ -41,7 +41,11 @@ class Time:
 
     def first(self, series: Array, empty: Array) -> Array:
         """Each sequence's value at its first step; `empty` where there is no step."""
-        return series[..., : self.batch, :] if self.counts else empty
+        if not self.counts:
+            return empty
+        n = self.counts[0]
+        found = series[..., :n, :]
+        return found if n == self.batch else self.x.rows([found, empty[..., n:, :]])
 
     def last(self, series: Array, empty: Array) -> Array:
         """Each sequence's value at its last step; `empty` where there is no step."""

@@ -224,6 +224,8 @@ def _letter(c: str) -> str:
     spelled = letter.lower() if case == "SMALL" else letter.capitalize()
     if spelled in _GREEK:
         return rf"\{spelled}"
+    if c == "_":
+        return r"\_"
     return c if c.isascii() else rf"\text{{{c}}}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -71,9 +72,10 @@ def _aligned(printer: Plain, lines: list[Line]) -> list[str]:
     widest = max(map(columns, lefts))
     shown: list[list[str]] = []
     for left, line in zip(lefts, lines, strict=True):
-        head, *rest = printer.right(line)
         left += " " * (widest - columns(left)) + " = "
         width = max(_NARROW, min(_EQUATION, _LINE - 4 - columns(_least(line.source))))
+        room = width - widest - 3
+        head, *rest = (part for piece in printer.right(line) for part in _cut(piece, room))
         shown.append(rows([left + head, *rest], width, " " * (widest + 3)))
     ends = [columns(found[-1]) for found in shown]
     column = max((end for end in ends if end <= _ORIGINS), default=0) + 2
@@ -92,6 +94,11 @@ def _shortened(source: str, width: int) -> str:
     least = _least(source)
     cut = source[: max(width - 4, 0)].rpartition(" ")[0].rstrip(" +-*/@=,(")
     return f"{cut} ..." if len(cut) > len(least) + 8 else least
+
+
+def _cut(piece: str, room: int) -> list[str]:
+    """A term in parts, between which a row may end: only itself if there is room for it."""
+    return [piece] if columns(piece) <= room else re.split(r"(?<=[^\s]{2})(?= [-+] )", piece)
 
 
 def _least(source: str) -> str:

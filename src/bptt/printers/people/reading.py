@@ -122,10 +122,11 @@ class _Reading:
         lines, sums = self.lines()
         series = {v.name for v in self.p.named(Role.GIVEN) if not v.per_sequence}
         series |= {e.name for e in (*self.p.steps(), *self.of.steps())}
-        for name in (*(line.name for line in lines), *sums):
-            self.spell(name)
+        for line in lines:
+            self.spell(line.name)
         for name, _ in refs(*(line.rhs for line in lines), *sums.values()):
-            self.spell(name)
+            if name not in sums:
+                self.spell(name)
         return Reading(
             tuple(lines),
             self.names,
