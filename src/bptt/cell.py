@@ -5,13 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from bptt import cells
 from bptt.calculus.derive import derive as derive_program
-from bptt.calculus.readable import By
 from bptt.calculus.rewrites import lower
 from bptt.errors import CellError, UserError
 from bptt.ir.program import Program, Role, walk
@@ -20,7 +18,10 @@ from bptt.language.check import check as check_text
 from bptt.language.near import did_you_mean
 from bptt.language.tokens import Limits
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # at run time only where it is needed: `import bptt` is quick
+    from pathlib import Path
+
+    from bptt.calculus.readable import By
     from bptt.proof.report import Report
 
 Format = Literal["text", "latex", "md"]
@@ -190,6 +191,8 @@ def _backward(program: Program) -> Program:
 
 def read(cell: str | Path) -> tuple[str, str]:
     """The text of a cell, and its name: one that comes with bptt, or a file's. Raises UserError."""
+    from pathlib import Path
+
     if isinstance(cell, str) and cell in cells.names():
         return cells.read(cell), cell
     path = Path(cell)

@@ -1,4 +1,5 @@
-"""Every pass on the way to what people read keeps the meaning: the oracle agrees before and after."""
+"""Every pass on the way to what people read keeps the meaning: the oracle agrees, before and
+after."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from subjects import NAMES, load
 from tolerances import MUTATION, REWRITE
 
 from bptt.calculus.derive import Derived, derive
-from bptt.calculus.lines import weight
-from bptt.calculus.readable import PASSES, By, copies, readable
+from bptt.calculus.lines import copies, weight
+from bptt.calculus.readable import PASSES, By, readable
 from bptt.calculus.rewrites import lower
 from bptt.cell import Cell
 from bptt.ir.dims import shape_of

@@ -178,6 +178,17 @@ IMPORT = 0.060  # seconds that `import bptt` may cost over `import numpy`
 DERIVE = 0.300  # and `bptt derive lstm`
 
 
+_DERIVE_LSTM = """
+import sys
+sys.argv = ["bptt", "derive", "lstm"]
+from bptt.cli.main import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+"""
+
+
 def seconds(code: str, environment: dict[str, str]) -> float:
     """The best of several runs of a fresh interpreter."""
     timed = (
@@ -202,12 +213,7 @@ def seconds(code: str, environment: dict[str, str]) -> float:
     ("code", "limit"),
     [
         ("import bptt", IMPORT),
-        (
-            "import sys; sys.argv = ['bptt', 'derive', 'lstm']\n"
-            "from bptt.cli.main import main\n"
-            "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code",
-            DERIVE,
-        ),
+        (_DERIVE_LSTM, DERIVE),
     ],
     ids=["import", "derive"],
 )

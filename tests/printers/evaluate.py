@@ -162,7 +162,7 @@ class Evaluator:
 
 
 def _lines(block: str) -> tuple[str, list[tuple[str, ast.expr]]]:
-    """The heading of a block, and its equations; rows that are indented go on with the one above."""
+    """The heading of a block, and its equations; an indented row goes on with the one above."""
     heading = ""
     rows: list[str] = []
     for row in block.splitlines():

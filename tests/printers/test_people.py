@@ -16,7 +16,7 @@ from tolerances import REWRITE
 
 from bptt import cells
 from bptt.calculus.derive import adjoint
-from bptt.calculus.readable import copies
+from bptt.calculus.lines import copies
 from bptt.calculus.rewrites import layer
 from bptt.cell import Cell
 from bptt.ir.dims import shape_of
@@ -41,7 +41,7 @@ _BOUND = {
 _SLOPES: dict[str, Callable[..., Array]] = {
     **{f"{f}_prime": lambda v: 1 - np.tanh(v) ** 2 for f in _BOUND["iosif"]},
     "F_prime": lambda v: np.diag(softmax(v)) - np.outer(softmax(v), softmax(v)),
-    "dG_dy": lambda y, l: y - l,
+    "dG_dy": lambda y, label: y - label,
     "df_dh": lambda h, y: (1 - np.tanh(h) ** 2) * np.sum(y**2),
 }
 

@@ -251,18 +251,20 @@ class Region:
         """List scheduling: one space after the other until all values of the level are there."""
         made: list[Phase] = []
         while waiting or gemms or reduces:
-            space = self.next_space(waiting, gemms, reduces)
+            pending = self.pending(waiting, gemms)
+            space = self.next_space(waiting, gemms, reduces, pending)
             mine = [g for g in gemms if not self.stepwise or g.dims[0] == space]
             gemms = [g for g in gemms if g not in mine]
             body: list[Equation] = []
             progress = True
             while progress:
-                ready = [n for n in waiting if n.dims == space and not self.needs(n, waiting)]
+                pending = self.pending(waiting, gemms)
+                ready = [n for n in waiting if n.dims == space and not self.needs(n, pending)]
                 for n in ready:
                     self.emit(n, body, done)
                     waiting.remove(n)
                 progress = bool(ready)
-            now = [r for r in reduces if r.args[0].dims == space and self.can_reduce(r, waiting)]
+            now = [r for r in reduces if r.args[0].dims == space and not self.needs(r, pending)]
             reduces = [r for r in reduces if r not in now]
             for r in now:
                 self.emit_floating(r.args[0], body, done)
@@ -271,25 +273,32 @@ class Region:
             made.append(Phase(space, tuple(mine), tuple(body), tuple(found)))
         return made
 
-    def next_space(self, waiting: list[Node], gemms: list[Gemm], reduces: list[Node]) -> Dims:
+    def next_space(
+        self, waiting: list[Node], gemms: list[Gemm], reduces: list[Node], pending: dict[Node, bool]
+    ) -> Dims:
         """Numbers first, then the first space with something that can run."""
-        ready = [n.dims for n in waiting if not self.needs(n, waiting)]
-        ready += [r.args[0].dims for r in reduces if self.can_reduce(r, waiting)]
+        ready = [n.dims for n in waiting if not self.needs(n, pending, n.dims)]
+        ready += [d for r in reduces if not self.needs(r, pending, d := r.args[0].dims)]
         ready += [g.dims[0] for g in gemms]
         return () if () in ready else ready[0]
 
-    def can_reduce(self, r: Node, waiting: list[Node]) -> bool:
-        return r.args[0] not in waiting and not self.needs(r.args[0], waiting)
+    def pending(self, waiting: list[Node], gemms: list[Gemm]) -> dict[Node, bool]:
+        """The values of a level that are not there yet: whether only their product is missing."""
+        outs = {out for g in gemms for out in g.outs}
+        found = dict.fromkeys(waiting, False)
+        made = [n for (n, _), out in self.gemm_outs.items() if out in outs]
+        return dict.fromkeys(made, True) | found
 
-    def needs(self, n: Node, waiting: list[Node]) -> bool:
-        """Whether `n` reads something that is still waiting."""
-        pending = set(waiting)
+    def needs(self, n: Node, pending: Mapping[Node, bool], space: Dims | None = None) -> bool:
+        """Whether `n` reads something that is not there yet; products in `space` will be."""
+        level = self.level[n] - (n in self.reduced)  # all that is below it is there
         stack, seen = self.reads(n), set[Node]()
         while stack:
             a = stack.pop()
-            if a in pending:
+            if a in pending and (a.dims != space or not pending[a]):
                 return True
-            if a in self.known and a not in seen and a not in self.reduced:
+            below = a in self.reduced or self.level.get(a, level) < level
+            if a in self.known and a not in seen and not below:
                 seen.add(a)
                 stack += self.reads(a)
         return False

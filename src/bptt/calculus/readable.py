@@ -10,17 +10,22 @@ at `[t+1]`; their own lines stay, for the gradients by the initial states. In wh
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from bptt.calculus.derive import Derived
 from bptt.calculus.lines import (
+    activations,
     carries,
+    copies,
+    line_of,
     one_back,
     only_in_slices,
     readers,
+    reads,
     replaced,
     results,
+    rewritten,
     turned,
     weight,
     with_lines,
@@ -29,7 +34,7 @@ from bptt.calculus.lines import (
 from bptt.calculus.rewrites import Names, rebuild, substituted
 from bptt.calculus.rules import SIMPLER, product_of, rewrite, signed_terms, sum_of, weights
 from bptt.ir.dims import Dim, add_dims
-from bptt.ir.ops import OPS, node, number, ref
+from bptt.ir.ops import node, number, ref
 from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, refs, walk
 
 By = Literal["preactivations", "gates"]
@@ -47,48 +52,9 @@ _LONG = 40
 def readable(d: Derived, by: By = "preactivations") -> Program:
     """The sweep `d` for people: gradients `by` pre-activations (`dz_i`), or by gates (`d_i`)."""
     p = d.program
-    for rewritten in PASSES[by]:
-        p = rewritten(p, d)
+    for rewrites in PASSES[by]:
+        p = rewrites(p, d)
     return p
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A line `name = f(argument)` of a forward sweep."""
-
-    name: str
-    argument: str
-    elementwise: bool
-
-
-def activations(p: Program) -> list[Activation]:
-    """The lines of `p` that apply one function to a value of the same step."""
-    return [
-        Activation(e.name, e.rhs.args[0].attr[0], OPS[e.rhs.op].elementwise)
-        for e in p.steps()
-        if len(e.rhs.args) == 1
-        and (OPS[e.rhs.op].elementwise or e.rhs.op in ("softmax", "log_softmax", "call_vector"))
-        and e.rhs.op not in ("neg", "pow")
-        and e.rhs.args[0].op == "ref"
-        and e.rhs.args[0].attr[1] == 0
-    ]
-
-
-def copies(p: Program) -> dict[str, Node]:
-    """The states that only keep another value for a step, so that `x[t-1]` can be read."""
-    return {
-        s.name: p.equation(s.name).rhs
-        for s in p.states
-        if MACHINE in s.name and p.equation(s.name).rhs.op == "ref"
-    }
-
-
-def line_of(p: Program, name: str) -> str | None:
-    """The author's name whose line `name` is a part of, by the line that both come from."""
-    if MACHINE not in name:
-        return name
-    origin = next((e.origin for e in p.equations if e.name == name), None)
-    return next((e.name for e in p.equations if e.origin == origin and MACHINE not in e.name), None)
 
 
 # --- passes -------------------------------------------------------------------------------------
@@ -137,15 +103,15 @@ def shortened(p: Program, d: Derived) -> Program:
         tried.add((e.name, e.rhs))
         if not _promising(p, e):
             continue
-        shorter = without(p, d, e.name)
-        changed = [x for x in shorter.equations if x not in p.equations]
-        gone = [x for x in p.equations if x not in shorter.equations]
-        gain = weight(*gone) - weight(*changed)
+        me = ref(e.name, 0, e.rhs.dims)
+        before = [x for x in p.equations if me.attr in reads(x.rhs)]
+        after = rewritten(before, {me: e.rhs})
+        gain = weight(e, *before) - weight(*after)
         in_slices = e.rhs.op == "matmul" and only_in_slices(p, e)
         free = value.get(e.name) not in own and (gain >= -2 or in_slices)
-        if gain >= 2 or (free and all(weight(x) <= _LONG for x in changed)):
-            p = shorter
-            again = {name for x in changed for name, _ in refs(x.rhs)}
+        if gain >= 2 or (free and all(weight(x) <= _LONG for x in after)):
+            p = without(p, d, e.name)
+            again = {name for x in after for name, _ in reads(x.rhs)}
             tried = {(name, rhs) for name, rhs in tried if name not in again}
     return p
 
@@ -182,7 +148,7 @@ def explained(p: Program, d: Derived) -> Program:
     steps = {e.name: e.rhs for e in d.of.steps() if MACHINE in e.name}
 
     def short(name: str) -> bool:
-        read_now = all(lag == 0 for e in p.equations for n, lag in refs(e.rhs) if n == name)
+        read_now = all(lag == 0 for e in p.equations for n, lag in reads(e.rhs) if n == name)
         once = sum(readers(p, name).values()) == 1
         return read_now and (once or weights(steps[name])[steps[name]] <= _SHORT)
 

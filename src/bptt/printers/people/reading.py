@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from bptt.calculus.derive import Derived, adjoint
-from bptt.calculus.readable import By, activations, copies, line_of, readable
+from bptt.calculus.lines import activations, copies, line_of
+from bptt.calculus.readable import By, readable
 from bptt.calculus.rewrites import layer, lower, sliced, substituted
 from bptt.ir.ops import add, ref
 from bptt.ir.ports import At
@@ -241,7 +242,7 @@ class _Reading:
         return self.emits[e.name].value if e.name in self.emits else self.value.get(e.name, e.name)
 
     def source(self, e: Equation) -> str:
-        """The author's line that a line comes from, or those that read what it differentiates by."""
+        """The line of the author that a line comes from, or those that read what it is by."""
         value = self.value_of(e)
         if value == e.name:
             return "from " + e.origin.removeprefix("adjoint of: ")
