@@ -172,6 +172,26 @@ def test_what_cannot_be_done_is_said_without_a_traceback(
     assert "Traceback" not in found.err
 
 
+def test_the_same_is_printed_whatever_the_order_of_sets() -> None:
+    def printed(seed: str) -> str:
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        code = (
+            "from bptt.cell import load\n"
+            "for name in ('layernorm_lstm', 'iosif'):\n"
+            "    print(load(name).derivation(), load(name).derivation('gates'))"
+        )
+        command = [sys.executable, "-X", "utf8", "-c", code]
+        return subprocess.run(
+            command, env=environment, capture_output=True, encoding="utf-8", check=True
+        ).stdout
+
+    assert printed("1") == printed("2")
+
+
 # --- how long people wait -----------------------------------------------------------------------
 
 IMPORT = 0.060  # seconds that `import bptt` may cost over `import numpy`

@@ -65,8 +65,8 @@ def flow(p: Program) -> Flow:
         if e.kind is Kind.SUM:
             sums[e.name] = n
         else:
-            if n.op == "ref" and n.attr[1] and e.name in states:
-                n = node("add", n, fill(const(0), n.dims))  # a copy, so that it has a place
+            if e.name in states:
+                n = _placed(n)
             by_ref[ref(e.name, 0, e.rhs.dims)] = dag[e.name] = n
     wanted = [n for n in p.outputs if n in dag]
     wanted += [s.name for s in p.states] + [e.name for e in p.emits]
@@ -85,6 +85,11 @@ def flow(p: Program) -> Flow:
         {e.name: k for k, e in enumerate(p.equations)},
     )
     return hoist(rotate(_constants(made)))
+
+
+def _placed(n: Node) -> Node:
+    """What a state hands on: of a value of another step a copy, so that it has a place."""
+    return node("add", n, fill(const(0), n.dims)) if n.op == "ref" and n.attr[1] else n
 
 
 def _replaced(f: Flow, found: Mapping[Node, Node], **more: object) -> Flow:
@@ -106,18 +111,27 @@ def _constants(f: Flow) -> Flow:
             moving.add(n)
     made: dict[Node, Node] = {}
     once = list(f.once)
+    # what is constant as a whole; a matrix is summed as the outer product that it is
+    whole = [*f.steps.values(), *(n for n in f.sums.values() if len(n.dims) < 2)]
+    fixed = {n for n in whole if n not in moving}
+    outers = {n for n in f.sums.values() if len(n.dims) == 2 and n not in moving}
+
+    def name_it(a: Node) -> Node:
+        if a not in made:
+            name = f.names.fresh(f"k{MACHINE}{len(made)}")
+            once.append(Equation(name, Kind.ONCE, a))
+            made[a] = ref(name, 0, a.dims)
+        return made[a]
 
     def change(n: Node, args: tuple[Node, ...]) -> Node | None:
-        again = [a for a in n.args if _worth_naming(a) and a not in moving and n in moving]
-        for a in again:
-            if a not in made:
-                name = f.names.fresh(f"k{MACHINE}{len(made)}")
-                once.append(Equation(name, Kind.ONCE, a))
-                made[a] = ref(name, 0, a.dims)
-        if not again:
-            return None
-        new = tuple(made.get(a, b) for a, b in zip(n.args, args, strict=True))
-        return node(n.op, *new, attr=n.attr)
+        if n in fixed and _worth_naming(n):
+            return name_it(n)
+        again = n in moving or n in outers
+        new = tuple(
+            name_it(a) if again and a not in moving and _worth_naming(a) else b
+            for a, b in zip(n.args, args, strict=True)
+        )
+        return None if new == args else node(n.op, *new, attr=n.attr)
 
     return _replaced(f, rebuild_all(f.roots(), change), once=once)
 
@@ -233,7 +247,7 @@ def rotate(f: Flow) -> Flow:
         dims = f.steps[s].dims
         rest = [t for t in terms if t not in products]
         name = f.names.fresh(f"rest{MACHINE}{s}")
-        steps[name] = total(rest) if rest else fill(const(0), dims)
+        steps[name] = _placed(total(rest)) if rest else fill(const(0), dims)
         starts[name] = starts.pop(s)
         pieces = [ref(name, 1, dims)]
         for t in products:

@@ -71,7 +71,9 @@ class _Scheduler:
                 self.accums.append(Accum(name, n))
                 continue
             left = [self.operand(a) for a in parts(pair[0])]
-            right = tuple(self.operand(b) if b.dims else ONE for b in parts(pair[1]))
+            right = tuple(
+                ONE if not b.dims and number(b) == 1 else self.operand(b) for b in parts(pair[1])
+            )
             found.setdefault(right, []).append((name, left))
         for right, group in found.items():
             group.sort(key=lambda sum_: self.rank(sum_[1][0]))

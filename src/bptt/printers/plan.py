@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from bptt.ir.dims import Dims, show_dims
 from bptt.ir.ops import number
 from bptt.ir.plan import Block, Gemm, Panel, Phase, Plan
@@ -17,9 +19,12 @@ _WHERE = {
 }
 
 
-def show_plan(plan: Plan) -> str:
-    """The regions of `plan`, their phases, and the matrix products in each."""
-    return _Shown(plan).text()
+def show_plan(plan: Plan, kept: Collection[str] = ()) -> str:
+    """The regions of `plan`, their phases, and the matrix products in each.
+
+    `kept`: the outputs that are there for the backward pass only.
+    """
+    return _Shown(plan).text(kept)
 
 
 class _PlanText(Text):
@@ -51,7 +56,7 @@ class _Shown:
         self.panels = {panel.name: panel for panel in plan.panels}
         self.lines: list[str] = []
 
-    def text(self) -> str:
+    def text(self, kept: Collection[str]) -> str:
         plan = self.plan
         for e in plan.once:
             self.lines.append(f"once: {readable(e.name)} = {self.printer.show(e.rhs)}")
@@ -69,8 +74,11 @@ class _Shown:
                 self.lines.append(f"    {names} += {sides}")
         for e in plan.finish:
             self.lines.append(f"last: {readable(e.name)} = {self.printer.show(e.rhs)}")
-        kept = [readable(name) for name in plan.program.outputs]
-        self.lines.append(f"given back: {', '.join(kept)}")
+        given = [readable(name) for name in plan.program.outputs if name not in kept]
+        given += [f"adjoint of {readable(v)}" for v in {e.value: 0 for e in plan.program.emits}]
+        self.lines.append(f"given back: {', '.join(given)}")
+        if kept:
+            self.lines.append(f"kept for the backward pass: {', '.join(map(readable, kept))}")
         return "\n".join(self.lines) + "\n"
 
     def phase(self, k: int, phase: Phase) -> None:

@@ -101,6 +101,10 @@ class NumpyArrays:
         """Columns side by side."""
         return _cat(np, arrays, -1)
 
+    def join(self, arrays: Sequence[Array]) -> Array:
+        """Vectors without rows, one after the other."""
+        return _join(np, arrays)
+
     def rows(self, arrays: Sequence[Array]) -> Array:
         """Rows one below the other."""
         return _cat(np, arrays, -2)
@@ -215,6 +219,9 @@ class TorchArrays(NumpyArrays):
     def cat(self, arrays: Sequence[Array]) -> Array:
         return _cat(self.torch, arrays, -1)
 
+    def join(self, arrays: Sequence[Array]) -> Array:
+        return _join(self.torch, arrays)
+
     def rows(self, arrays: Sequence[Array]) -> Array:
         return _cat(self.torch, arrays, -2)
 
@@ -254,6 +261,13 @@ def _cat(module: Any, arrays: Sequence[Array], axis: int) -> Array:
         groups = max(a.shape[0] if a.ndim == 3 else 1 for a in arrays)
         arrays = [module.broadcast_to(a, (groups, *a.shape[-2:])) for a in arrays]
     return arrays[0] if len(arrays) == 1 else module.concatenate(tuple(arrays), axis)
+
+
+def _join(module: Any, arrays: Sequence[Array]) -> Array:
+    """Concatenate vectors, where some may lack the group axis or have it shared."""
+    lead = np.broadcast_shapes(*(tuple(a.shape[:-1]) for a in arrays))
+    wide = tuple(module.broadcast_to(a, (*lead, a.shape[-1])) for a in arrays)
+    return module.concatenate(wide, -1)
 
 
 _tables: dict[str, Any] = {}

@@ -103,6 +103,7 @@ class _Run:
             self.finals.update(zip(f.printed.returns, found, strict=True))
         for f in c.after:
             self.rows_function(f)
+        self.name_aliases()
         for g in plan.time_gemms:
             self.time_gemm(g)
         self.constants.update(self.without_time(c.finish, self.sums))
@@ -110,12 +111,16 @@ class _Run:
     def name_aliases(self) -> None:
         """Series that are another name for one there is."""
         rolled = {r.name: r.value for r in (*self.plan.rolls, *self.plan.lagged)}
-        for name, n in self.plan.aliases:
-            if n.op == "ref" and name not in self.series:
+        waiting = [a for a in self.plan.aliases if a[1].op == "ref" and a[0] not in self.series]
+        named = True
+        while named:  # one may be another name for the next
+            named = False
+            for name, n in waiting:
                 of, lag = n.attr
                 of = rolled.get(of, of) if lag else of
-                if of in self.series or of in self.constants:
+                if name not in self.series and (of in self.series or of in self.constants):
                     self.series[name] = self.rows(*n.attr)
+                    named = True
 
     def without_time(self, f: Function, more: dict[str, Array] | None = None) -> dict[str, Array]:
         names = {**self.constants, **(more or {})}
@@ -246,7 +251,7 @@ class _Run:
         if name.startswith("stack"):
             stack = self.plan.stacks[int(name.removeprefix("stack"))]
             return self.x.cat([self.series[n] for n in stack])
-        width = shape_of(self.p.dims(name) or (1,), self.sizes)[0]
+        width = shape_of(self.fixed.dims(name) or (1,), self.sizes)[0]
         return self.x.spread(self.fixed.beside_rows(name), (*self.lead, self.total), width)
 
     def edge(self, name: str, lag: int) -> Array:
@@ -269,7 +274,7 @@ class _Run:
     def time_gemm(self, g: TimeGemm) -> None:
         left = self.side(g.left)
         widths = [self.width(n) for n in g.left]
-        ones = all(number(n) is not None for n in g.right)
+        ones = [(number(n), self.width(n)) for n in g.right] == [(1.0, 1)]
         if ones:
             made = self.x.row_sum(left)[..., None]
         else:

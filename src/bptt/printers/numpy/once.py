@@ -59,7 +59,8 @@ class _Once:
             case "size":
                 return f"X.number({dim_source(n.attr[0], self.sizes)}, L)"
             case "fill":
-                return f"{args[0]}[..., {', '.join(['None'] * len(n.dims))}]"
+                spread = f"{args[0]}[..., {', '.join(['None'] * len(n.dims))}]"
+                return f"X.whole({spread}, {self.shape(n.dims)})"
             case "neg":
                 return f"(-{args[0]})"
             case "pow":
@@ -81,7 +82,7 @@ class _Once:
                     f"X.whole({a}, {self.shape(x.dims)})" + ("" if x.dims else "[..., None]")
                     for a, x in zip(args, n.args, strict=True)
                 ]
-                return f"X.cat([{', '.join(pieces)}])"
+                return f"X.join([{', '.join(pieces)}])"
             case "block":
                 return f"X.whole({args[0]}, {self.shape(n.args[0].dims)})[..., {self.spans(n)}]"
             case "embed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bptt.printers.people import latex, plain
 from bptt.printers.people.layout import parts
-from bptt.printers.people.reading import Part, Reading
+from bptt.printers.people.reading import Reading
 
 
 def page(reading: Reading, cell: str, source: str) -> str:
@@ -12,7 +12,7 @@ def page(reading: Reading, cell: str, source: str) -> str:
     shown = [f"# The backward pass of {cell}", "", *_fenced(source), ""]
     shown += ["## As formulas", "", _signs(reading), ""]
     for (part, _), rows in zip(parts(reading), latex.blocks(reading), strict=True):
-        if part is not Part.SUMS:
+        if part.value:
             shown += [f"{part.value[0].upper()}{part.value[1:]}:", ""]
         shown += ["$$", r"\begin{aligned}", *rows, r"\end{aligned}", "$$", ""]
     shown += ["## In the notation of cells", "", plain.legend(reading), ""]

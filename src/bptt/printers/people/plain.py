@@ -10,7 +10,7 @@ from bptt.ir.dims import Dim, add_dims, show_dim
 from bptt.ir.program import Node, refs, walk
 from bptt.printers.expr import Binds, Piece
 from bptt.printers.people.layout import Spelled, number, parts, rows
-from bptt.printers.people.reading import Line, Name, Part, Reading
+from bptt.printers.people.reading import Line, Name, Reading
 
 _EQUATION = 80  # columns of an equation
 _NARROW = 40  # columns of an equation whose origin is long
@@ -29,7 +29,7 @@ def text(reading: Reading) -> str:
     """A derivation, its parts separated by blank lines."""
     blocks: list[str] = []
     for part, lines in parts(reading):
-        heading = [] if part is Part.SUMS else [f"# {part.value}"]
+        heading = [f"# {part.value}"] if part.value else []
         blocks.append("\n".join([*heading, *_aligned(Plain(reading), lines)]))
     return "\n\n".join(blocks) + "\n"
 
@@ -59,7 +59,7 @@ def _sentences(reading: Reading) -> Iterator[str]:
     if later := example("e", ""):
         yield f"{later.text}[t] is a part of the gradient by {later.stem}[t-1]. "
     if any(lag > 0 for line in reading.lines for _, lag in refs(line.rhs)):
-        yield "What stands at [t+1] is zero at the last step. "
+        yield "Gradients at [t+1] are zero at the last step. "
     ops = {n.op: n for line in reading.lines for n in walk(line.rhs)}
     yield from (f"{_EXPLAINED[op]} " for op in _EXPLAINED if op in ops)
     if pull := ops.get("call_pull"):

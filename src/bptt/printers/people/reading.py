@@ -31,7 +31,7 @@ class Part(Enum):
     SLICES = "parts of parameters"
     VALUES = "values of the forward pass that have no name there"
     STEPS = "for t = T-1, ..., 0"
-    SUMS = "after the last of these"
+    SUMS = ""
     FIRST = "before the first step"
 
 
@@ -179,7 +179,7 @@ class _Reading:
         late = self.of.late()
         steps = {e.name: e for e in self.of.equations if MACHINE in e.name and e.name not in late}
         need: dict[str, Equation] = {}
-        stack = [name for name in read if name in steps]
+        stack = sorted(name for name in read if name in steps)
         while stack:
             name = stack.pop()
             need[name] = steps[name]
@@ -279,8 +279,11 @@ class _Reading:
 
     def spelled(self, name: str) -> Name:
         if name in self.carries:
-            state = self.spell(self.carries[name]).text
-            return Name(f"d_{state}", state, "d")
+            state = self.carries[name]
+            if state not in self.copies and state in self.d.names:
+                return self.spell(self.d.names[state])
+            value = self.spell(state).text
+            return Name(f"d_{value}", value, "d")
         if name in self.direct:
             value = self.spell(self.direct[name]).text
             return Name(self.fresh(f"direct_{value}"), value, "direct")
