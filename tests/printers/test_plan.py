@@ -1,4 +1,4 @@
-"""What `bptt plan` prints, whole, for a one-phase cell, a two-phase cell and one with reductions."""
+"""What `bptt plan` prints: a cell of one phase, one of two, and one with reductions."""
 
 from __future__ import annotations
 

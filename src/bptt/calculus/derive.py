@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bptt.calculus.rewrites import Names, addends, lower
+from bptt.calculus.rewrites import Names, addends, lower, with_sizes
 from bptt.ir.ops import const, fill, pullback, ref, total
 from bptt.ir.ports import At, Port, edge_at, inputs
 from bptt.ir.program import (
@@ -127,7 +127,7 @@ class _Adjoint:
             outputs=tuple(finished),
             emits=emits,
         )
-        program = lower(program, self.names)
+        program = with_sizes(lower(program, self.names), p.values)
         for s in p.states:
             self.seed_ports[Port(s.name, At.FINAL)] = Port(self.carry[s.name], At.START)
             results[Port(s.name, At.START)] = Port(self.carry[s.name], At.FINAL)

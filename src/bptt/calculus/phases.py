@@ -81,7 +81,7 @@ class Region:
                 order.append(n)
             elif source is not None:
                 stack.append((source, False))
-            elif n not in seen and n not in self.outside and not is_leaf(n):
+            elif n not in seen and n not in self.outside and (n in self.var or not is_leaf(n)):
                 seen.add(n)
                 stack.append((n, True))
                 stack += [(a, False) for a in reversed(n.args)]
@@ -99,7 +99,7 @@ class Region:
     def find_sums(self) -> dict[Node, tuple[list[Node], list[Node]]]:
         """Each value that holds products directly: its products and its other terms."""
         found: dict[Node, tuple[list[Node], list[Node]]] = {}
-        stop = set(self.var) | set(self.outside)
+        stop = set(self.var) | set(self.outside) | {a.of for a in self.accums}
         for n in reversed(self.nodes):
             if n in self.absorbed:
                 continue
@@ -108,7 +108,7 @@ class Region:
                 t
                 for t in terms
                 if self.pair(t) is not None
-                and (t is n or (len(self.used[t]) == 1 and t not in self.var))
+                and (t is n or (len(self.used[t]) == 1 and t not in stop))
             ]
             if not mine:
                 continue
@@ -118,7 +118,7 @@ class Region:
             self.absorb(n, terms)
             self.absorbed.update(t for t in mine if t is not n)
             for t in mine:
-                if t.op == "sum" and len(self.used[t.args[0]]) == 1:
+                if t.op == "sum" and len(self.used[t.args[0]]) == 1 and t.args[0] not in stop:
                     self.absorbed.add(t.args[0])
         return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 
+from bptt.ir.dims import solved, terms
 from bptt.ir.ops import node, ref
 from bptt.ir.program import (
     MACHINE,
@@ -12,6 +13,7 @@ from bptt.ir.program import (
     Kind,
     Node,
     Program,
+    Value,
     refs,
     walk,
 )
@@ -98,11 +100,9 @@ def lower(p: Program, names: Names | None = None) -> Program:
             return named[n]
 
         found: dict[Node, Node] = {}
+        alone = _named_alone(e.rhs)
         for n in walk(e.rhs):
-            wants = [
-                (a in heavy and n.op not in _AFFINE) or (n.op in ("matmul", "outer") and _loose(a))
-                for a in n.args
-            ]
+            wants = [_wants(n, a, heavy) for a in n.args]
             args = tuple(
                 name_it(found[a]) if want else found[a]
                 for a, want in zip(n.args, wants, strict=True)
@@ -110,6 +110,8 @@ def lower(p: Program, names: Names | None = None) -> Program:
             found[n] = n if args == n.args else node(n.op, *args, attr=n.attr)
             if n.op == "sum" and len(n.args[0].dims) == 2:
                 found[n] = name_it(found[n], Kind.ONCE)
+            elif n in alone:
+                found[n] = name_it(found[n])
             elif n.op in CONTRACTIONS or any(
                 a in heavy and not w for a, w in zip(n.args, wants, strict=True)
             ):
@@ -119,6 +121,17 @@ def lower(p: Program, names: Names | None = None) -> Program:
     return replace(p, equations=tuple(equations))
 
 
+def _wants(n: Node, a: Node, heavy: Container[Node]) -> bool:
+    """Whether `n` needs a name for its argument `a`: it holds a contraction, or `n` is one."""
+    return (a in heavy and n.op not in _AFFINE) or (n.op in ("matmul", "outer") and _loose(a))
+
+
+def _named_alone(root: Node) -> set[Node]:
+    """The contractions that somebody needs a name for: all others who read them use it too."""
+    heavy = {n for n in walk(root) if n.op in CONTRACTIONS}
+    return {a for n in walk(root) for a in n.args if a in heavy and _wants(n, a, heavy)}
+
+
 def _loose(n: Node) -> bool:
     """Whether an operand of a contraction must get a name to be a series."""
     if len(n.dims) != 1:
@@ -126,6 +139,29 @@ def _loose(n: Node) -> bool:
     if n.op == "concat":
         return any(_loose(a) or a.op not in ("ref", "const") for a in n.args)
     return n.op != "ref"
+
+
+def with_sizes(p: Program, known: Iterable[Value]) -> Program:
+    """`p`, reading further values of `known` where nothing that it reads tells a size of its own.
+
+    The gradient of what is summed needs no parameter, but it has the parameter's sizes.
+    """
+    needed: dict[str, None] = {}
+    for n in walk(*(e.rhs for e in p.equations)):
+        dims = (*n.dims, *n.attr) if n.op == "size" else n.dims
+        needed.update((s, None) for d in dims for s in terms(d) if s)
+    found = {d for v in p.values for d in v.dims} | {d for s in p.states for d in p.dims(s.name)}
+    held = {v.name for v in p.values}
+    more = [v for v in known if v.name not in held]
+    values = list(p.values)
+    for s in needed:
+        if s not in solved(found):
+            # best a value that has the size alone
+            telling = [v for v in more if s in solved(found | set(v.dims))]
+            telling.sort(key=lambda v: s not in v.dims)
+            values += telling[:1]
+            found |= {d for v in telling[:1] for d in v.dims}
+    return p if len(values) == len(p.values) else replace(p, values=tuple(values))
 
 
 def sliced(p: Program, outputs: Iterable[str], emitted: Iterable[str] | None = None) -> Program:
@@ -149,7 +185,7 @@ def sliced(p: Program, outputs: Iterable[str], emitted: Iterable[str] | None = N
     starts = [s.start for s in states if s.start is not None]
     read = {name for name, _ in refs(*(e.rhs for e in equations), *starts)}
     read |= {e.value for e in emits}
-    return Program(
+    part = Program(
         dir=p.dir,
         values=tuple(v for v in p.values if v.name in read),
         equations=equations,
@@ -158,6 +194,7 @@ def sliced(p: Program, outputs: Iterable[str], emitted: Iterable[str] | None = N
         emits=emits,
         loss=p.loss if p.loss in need else None,
     )
+    return with_sizes(part, p.values)
 
 
 def with_outputs(p: Program, names: Iterable[str]) -> Program:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bptt.calculus.derive import Derived, primal_ports, values_read
-from bptt.calculus.rewrites import Names, addends, lower
+from bptt.calculus.rewrites import Names, addends, lower, with_sizes
 from bptt.ir.ops import const, fill, ref, tangent, total
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import (
@@ -65,7 +65,7 @@ class _Tangent:
             outputs=tuple(self.tangents[n] for n in p.outputs if n in self.tangents),
             emits=emits,
         )
-        program = lower(program, self.names)
+        program = with_sizes(lower(program, self.names), p.values)
         dotted = {t: n for n, t in self.tangents.items()}
         results = {
             port if port.adjoint else Port(dotted[port.name], port.at): port

@@ -8,7 +8,6 @@ from functools import cache
 from bptt.errors import UserError
 from bptt.language.near import did_you_mean
 
-
 # os.path and not pathlib or importlib.resources: they would cost `import bptt` ten milliseconds
 _FOLDER = os.path.dirname(__file__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # A number, a name, or a sum of (name, how many), sorted; the name of the constant part is "".
 Dim = int | str | tuple[tuple[str, int], ...]
@@ -61,6 +61,18 @@ def substitute(dim: Dim, known: Mapping[str, Dim]) -> Dim:
 def size_of(dim: Dim, sizes: Mapping[str, int]) -> int:
     """The number that `dim` is when each name has the size given."""
     return sum(n * (sizes[name] if name else 1) for name, n in terms(dim).items())
+
+
+def solved(dims: Iterable[Dim]) -> set[str]:
+    """The names of sizes that can be told from the numbers that `dims` turned out to be."""
+    known: set[str] = set()
+    unknown = [set(terms(dim)) - {""} for dim in dims]
+    progress = True
+    while progress:
+        told = {s for names in unknown if len(names - known) == 1 for s in names}
+        progress = not told <= known
+        known |= told
+    return known
 
 
 def shape_of(dims: Dims, sizes: Mapping[str, int]) -> tuple[int, ...]:
