@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from bptt.ir.dims import shape_of, terms
-from bptt.ir.ports import At, Port, inputs
-from bptt.ir.program import Program
+from bptt.ir.ops import evaluate
+from bptt.ir.ports import At, Port, inputs, outputs
+from bptt.ir.program import Kind, Node, Program, walk
 from bptt.proof import oracle
 
 Array = Any
@@ -47,6 +48,7 @@ GRID = (
     Shape(3, 0),
     Shape(0, 2),
     Shape(4, 3, lengths=(4, 4, 1)),
+    Shape(3, 3, lengths=(3, 1, 0)),
     Shape(5, 4, (3, 1, 2), groups=3, lengths=(5, 3, 3, 2)),
 )
 
@@ -85,15 +87,44 @@ def expected(p: Program, shape: Shape, given: Mapping[Port, Array]) -> dict[Port
     """What the oracle gives for every sequence and group, laid out as a backend does."""
     sizes, found = sizes_of(p, shape), dict[Port, list[list[Array]]]()
     lengths = shape.lengths or (shape.steps,) * shape.batch
+    sums = [Port(e.name, At.CONST) for e in p.equations if e.kind is Kind.SUM]
     for g in range(shape.groups):
+        totals: dict[Port, Array] = {}
         for b in range(shape.batch):
             sample = {
                 port: _sample(p, port, a[min(g, a.shape[0] - 1)], b, lengths[b])
                 for port, a in given.items()
             }
-            for port, value in oracle.run(p, sample, sizes).items():
-                found.setdefault(port, [[] for _ in range(shape.groups)])[g].append(value)
+            every = oracle.run(p, sample, sizes, every=True)
+            for port in outputs(p):
+                found.setdefault(port, [[] for _ in range(shape.groups)])[g].append(every[port])
+            for port in sums:
+                totals[port] = totals.get(port, 0.0) + every[port]
+            if b == shape.batch - 1:
+                behind = _behind(p, every, sample, totals, sizes)
+                for port in (port for port in found if port.name in behind):
+                    found[port][g] = [behind[port.name]]
     return {port: _laid_out(p, port, groups, shape) for port, groups in found.items()}
+
+
+def _behind(
+    p: Program,
+    every: Mapping[Port, Array],
+    sample: Mapping[Port, Array],
+    totals: Mapping[Port, Array],
+    sizes: Mapping[str, int],
+) -> dict[str, Array]:
+    """The sums over all sequences, and what is computed from them: not the sum of such."""
+    known = {port.name: a for port, a in {**sample, **every, **totals}.items()}
+    late = p.late()
+    for e in p.equations:
+        if e.kind is Kind.ONCE and e.name in late:
+            values: dict[Node, Array] = {}
+            for n in walk(e.rhs):
+                args = [values[a] for a in n.args]
+                values[n] = known[n.attr[0]] if n.op == "ref" else evaluate(n, args, sizes)
+            known[e.name] = values[e.rhs]
+    return {name: known[name] for name in late}
 
 
 def _sample(p: Program, port: Port, a: Array, b: int, length: int) -> Array:
@@ -105,8 +136,7 @@ def _sample(p: Program, port: Port, a: Array, b: int, length: int) -> Array:
 
 def _laid_out(p: Program, port: Port, groups: list[list[Array]], shape: Shape) -> Array:
     if port.at is At.CONST:
-        late = port.name in p.late()
-        return np.stack([np.sum(g, 0) if late else g[0] for g in groups])
+        return np.stack([g[0] for g in groups])
     column = () if p.dims(port.name) else (1,)
     if port.at is not At.STEPS:
         return np.stack([np.stack([v.reshape(v.shape + column) for v in g]) for g in groups])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from bptt.calculus.rewrites import CONTRACTIONS, Names, addends, rebuild_all
 from bptt.calculus.runnable import parts, runnable, split_rows
 from bptt.ir.ops import const, fill, matmul, node, number, ref, total
-from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, walk
+from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, refs, walk
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,22 @@ def flow(p: Program) -> Flow:
         names,
         {n: roots[n] for n in wanted},
         {n: roots[n] for n in sums},
-        [e for e in p.equations if e.kind is Kind.ONCE and e.name not in p.late()],
+        without_time(p, late=False),
         labels,
         {s.name: s.name for s in p.states},
         {e.name: k for k, e in enumerate(p.equations)},
     )
     return hoist(rotate(_constants(made)))
+
+
+def without_time(p: Program, *, late: bool) -> list[Equation]:
+    """The onces before the sweep, or those behind it."""
+    held = p.late()
+    return [
+        replace(e, rhs=runnable(e.rhs, {}))
+        for e in p.equations
+        if e.kind is Kind.ONCE and (e.name in held) is late
+    ]
 
 
 def _placed(n: Node) -> Node:
@@ -232,6 +242,7 @@ def rotate(f: Flow) -> Flow:
     kept = set(f.program.outputs) | {e.name for e in f.program.emits}
     direct = [*f.sums.values(), *(a for n in after for a in n.args)]
     kept |= {a.attr[0] for n in direct for a in parts(n) if a.op == "ref" and a.attr[1] == 1}
+    read = {name for name, lag in refs(*f.roots()) if lag == 1}
     starts: dict[str, str | None] = dict(f.starts)
     steps, edges = dict(f.steps), dict(f.edges)
     by: dict[Node, Node] = {}
@@ -242,7 +253,7 @@ def rotate(f: Flow) -> Flow:
             for t in terms
             if t.op == "matmul" and t in loop and t.args[1] in loop and t.args[1].op != "ref"
         ]
-        if s in kept or f.steps[s] not in loop or not products:
+        if s in kept or s not in read or f.steps[s] not in loop or not products:
             continue
         dims = f.steps[s].dims
         rest = [t for t in terms if t not in products]

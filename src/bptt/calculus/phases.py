@@ -312,6 +312,8 @@ class Region:
 
     def emit_floating(self, n: Node, body: list[Equation], done: set[Node]) -> None:
         """The scratch that `n` needs and nobody has computed yet, arguments first."""
+        if n not in self.known:  # a series from outside: what it is made of is not wanted here
+            return
         stack = [(n, False)] if n in self.floating else [(a, False) for a in self.reads(n)]
         seen: set[Node] = set()
         while stack:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from bptt.calculus.flow import Flow, flow, regions
+from bptt.calculus.flow import Flow, flow, regions, without_time
 from bptt.calculus.operands import ONE
 from bptt.calculus.phases import Context, Region
 from bptt.calculus.runnable import parts
 from bptt.ir.ops import number, ref
 from bptt.ir.plan import Accum, Block, Panel, Phase, Plan, Roll, TimeGemm
-from bptt.ir.program import MACHINE, Kind, Node, Program, Role, refs
+from bptt.ir.program import MACHINE, Node, Program, Role, refs
 
 
 def schedule(p: Program) -> Plan:
@@ -128,8 +128,7 @@ class _Scheduler:
         for s, start in f.starts.items():
             n = f.steps[s]
             rolls[n in self.loop].append(Roll(s, self.series.get(n, s), n.dims, start))
-        late = self.p.late()
-        finish = [e for e in self.p.equations if e.kind is Kind.ONCE and e.name in late]
+        finish = without_time(self.p, late=True)
         return Plan(
             program=self.p,
             panels=tuple(self.panels),

@@ -56,6 +56,80 @@ ODD = {
         h[t] = tanh(c[t])""",
     "no recurrence to speak of": """
         h[t] = tanh(W @ x[t] + b) + 0*h[t-1]""",
+    # what follows was found by random cells, and is as small as it gets
+    "series that are constants": """
+        input x: H
+        k[t] = dot(b, c)
+        m[t] = min(b, 0.37)
+        s[t] = m[t]
+        h[t] = s[t-1] + x[t]
+        output h, k, m""",
+    "a product that a smaller space of its level waits for": """
+        input y: H
+        param Q: (3*H, X)
+        z[t] = Q @ h[t-1]
+        u[t] = W @ y[t] + part(z[t], 1, 3)
+        h[t] = V @ u[t]
+        output h, z, u""",
+    "states that swap": """
+        input y: H
+        a[t] = y[t] + b[t-1]
+        n[t] = h[t-1]
+        h[t] = n[t]
+        b[t] = h[t-1] - a[t]
+        output b""",
+    "another name for what is computed last": """
+        input x: X
+        n[t] = h[t-1]
+        h[t] = W @ x[t-1] + n[t]
+        output n""",
+    "a state whose rest is a delay": """
+        input x: H
+        k[t] = c[t-1] + W @ a[t-1]
+        c[t] = h[t-1]
+        a[t] = min(k[t], 0.37) + x[t]
+        h[t] = a[t-1]""",
+    "a number at the end of an operand": """
+        input x: H, g: scalar
+        param C: (X, H + H + 1), D: (H, H + 1)
+        a[t] = D @ concat(h[t-1], g[t])
+        h[t] = W @ (C @ concat(a[t], x[t], 1))""",
+    "a sum that is a term of another": """
+        input y: H
+        param b: H
+        n[t] = y[t]
+        h[t] = W @ h[t-1] + (K @ b + y[t] + K @ n[t])""",
+    "a gradient with sizes of its own": """
+        input x: X
+        param b: H, W: (H, P)
+        K = sum(b)
+        k[t] = tanh(sum(W))
+        n[t] = K*x[t-1] + k[t-1]""",
+    "a slice that is an operand": """
+        param c: H + X + 1, Q: (4*H, X)
+        input x: X
+        n[t] = b
+        h[t] = dot(c, concat(part(Q @ n[t-1], 3, 4), x[t-1], 1))
+        output h""",
+    "softmax without time": """
+        param C: (X, H + X), b: H, d: X
+        input x: H
+        K = C @ concat(log_softmax(b), d)
+        k = softmax(W @ K)
+        h[t] = sum(k*part(concat(b, k), 1, 2))*x[t] + h[t-1]/3""",
+    "a stack of delayed states": """
+        input x: X, s: H per sequence
+        param V: (H, X), U: (H, X)
+        a[t] = W @ x[t]
+        b[t] = x[t-1]
+        h[t] = s + V @ a[t-1] + U @ b[t-1]""",
+    "two sums of one level": """
+        input x: H
+        param c: H + H + 1, Q: (2*H, H), k: scalar
+        input y: H
+        n[t] = y[t]
+        m[t] = dot(b, x[t])*(K.T @ n[t-1] + (x[t] - k))
+        h[t] = dot(c, concat(x[t], part(Q @ (m[t] + m[t]), 2, 2), 1))""",
 }
 
 

@@ -19,7 +19,8 @@ from bptt.printers.numpy.names import (
 )
 
 # Functions that can write their result into a slot.
-INTO = frozenset(("add", "sub", "mul", "div", "neg", "tanh", "sigmoid", "exp", "log", "sqrt"))
+# (Not `neg`: NumPy 2.4's leaves elements unwritten where both arrays have strides.)
+INTO = frozenset(("add", "sub", "mul", "div", "tanh", "sigmoid", "exp", "log", "sqrt"))
 
 
 def print_rows(plan: Plan, phases: tuple[Phase, ...], name: str, sizes: list[str]) -> list[Printed]:
@@ -74,6 +75,7 @@ class _Printer:
         self.rolled: dict[str, str] = {}
         self.slots: dict[str, str] = {}
         self.lines: list[str] = []
+        self.looped = {n for phase in plan.loop for n in phase_names(phase)}
         self.fixed = {e.name for e in plan.once}
         self.fixed |= {v.name for v in plan.program.values if v.role is not Role.GIVEN}
         numbers = {name for name, n in plan.aliases if number(n) is not None}
@@ -218,14 +220,16 @@ class _Printer:
         """Series that lie side by side, as one expression; None where they do not."""
         if len(refs) == 1:
             return self.expression(refs[0])
-        lags = {r.attr[1] for r in refs}
-        if not refs or len(lags) != 1:
+        lags = {r.attr[1] for r in refs if r.op == "ref"}
+        if len(lags) != 1 or any(r.op != "ref" for r in refs):
             return None
         names = [r.attr[0] for r in refs]
         (lag,) = lags
         if all(n in self.rolled for n in names) and lag == 1:
             group = next((g for g in self.group_of if g == tuple(names)), None)
             return None if group is None else f"h{self.group_of[group]}"
+        if lag:
+            return None  # each is shifted on its own, behind its own start
         for k, stack in enumerate(self.stacks):
             if names[0] not in stack:
                 continue
@@ -240,8 +244,10 @@ class _Printer:
                     base = self.local[whole]
                 else:
                     return None
-            else:
+            elif len(names) == len(stack) or names[0] in self.looped:
                 base = self.reads((whole, lag))
+            else:
+                return None  # the others need not be there yet
             if len(names) == len(stack):
                 return base
             offsets = self.offsets([self.dims[n] for n in stack])
