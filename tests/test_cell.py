@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,26 @@ def test_derive_takes_whatever_has_a_backward_pass() -> None:
     second = bptt.derive(first)
     assert (first.dir, second.dir) == (-1, 1)
     assert Port("direct$h", At.STEPS).name in {v.name for v in second.values}
+
+
+def test_arguments_that_mean_nothing_are_refused() -> None:
+    lstm = bptt.load("lstm")
+    for call, said in (
+        (lambda: lstm.derivation(format="html"), "format cannot be 'html'"),  # type: ignore[arg-type]
+        (lambda: lstm.derivation(by="gate"), "by cannot be 'gate'"),  # type: ignore[arg-type]
+        (lambda: lstm.check(sizes={"H": 0}), "the size `H` cannot be 0"),
+        (lambda: lstm.check(sizes={"Q": 2}), "there is no size `Q`"),
+        (lambda: bptt.load("h[t] = tanh(U @ h[t-1])"), "a cell's text"),
+        (lambda: bptt.load("a" * 5000), "there is no cell called"),
+    ):
+        with pytest.raises(bptt.UserError, match=re.escape(said)):
+            call()
+
+
+def test_a_backward_pass_that_nobody_could_read_is_refused_at_once() -> None:
+    lines = ["d0(v) = v*v + v"]
+    lines += [f"d{k}(v) = d{k - 1}(v)*d{k - 1}(v) + d{k - 1}(v)" for k in range(1, 40)]
+    cell = bptt.Cell("\n".join([*lines, "h[t] = d39(tanh(W @ x[t] + U @ h[t-1]))"]))
+    assert cell.backward.dir == -1  # it is there, only not to be read
+    with pytest.raises(bptt.UserError, match="too long to be read"):
+        cell.derivation()

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bptt import cells
 from bptt.calculus.derive import derive as derive_program
@@ -118,7 +118,12 @@ class Cell:
         Raises UserError where a function is unspecified: `cell.bind(cell.stand_ins())`.
         """
         from bptt.proof.gradcheck import check as check_program
+        from bptt.proof.sampling import sizes_for
 
+        known = sizes_for(self.program)
+        for name in options.get("sizes") or {}:
+            if name not in known:
+                raise UserError(f"there is no size `{name}`", help=f"there are {', '.join(known)}")
         return check_program(self.program, order=order, values=self.consts, **options)
 
     def derivation(self, by: By = "preactivations", format: Format = "text") -> str:
@@ -127,9 +132,13 @@ class Cell:
         `by`: gradients by pre-activations (`dz_i`) or by gates (`d_i`). `format`: `text`,
         `latex`, or `md` for a page of Markdown.
         """
+        from bptt.calculus.readable import By
         from bptt.printers.people import latex, markdown, plain
         from bptt.printers.people.reading import reading
 
+        for name, given, known in (("by", by, get_args(By)), ("format", format, get_args(Format))):
+            if given not in known:
+                raise UserError(f"{name} cannot be {given!r}", help=f"it is {' or '.join(known)}")
         found = reading(self.program, by)
         match format:
             case "text":
@@ -196,17 +205,26 @@ def read(cell: str | Path) -> tuple[str, str]:
     if isinstance(cell, str) and cell in cells.names():
         return cells.read(cell), cell
     path = Path(cell)
+    if isinstance(cell, str) and ("=" in cell or "\n" in cell):
+        raise UserError("this is no name or file, but a cell's text", help="use bptt.Cell(text)")
     if (
         isinstance(cell, str)
         and path.suffix != ".cell"
         and len(path.parts) < 2
-        and not path.exists()
+        and not _exists(path)
     ):
         help = (
             did_you_mean(cell, cells.names()) or "`bptt cells` lists them; a file ends in `.cell`"
         )
         raise UserError(f"there is no cell called `{cell}`", help=help)
     return _read_file(path), path.stem
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name longer than any file's
+        return False
 
 
 def _read_file(path: Path) -> str:

@@ -33,6 +33,7 @@ from bptt.calculus.lines import (
 )
 from bptt.calculus.rewrites import Names, rebuild, substituted
 from bptt.calculus.rules import SIMPLER, product_of, rewrite, signed_terms, sum_of, weights
+from bptt.errors import UserError
 from bptt.ir.dims import Dim, add_dims
 from bptt.ir.ops import node, number, ref
 from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, refs, walk
@@ -45,13 +46,26 @@ Part = tuple[str, tuple[tuple[Dim, Dim], ...]]  # of a parameter: (start, size) 
 _WORTH_A_NAME = 6
 # A value this short is written out: `r*h` is.
 _SHORT = 3
+# No person reads a backward pass of more operations than this, written out.
+_LEGIBLE = 1_000_000
 # No line is made longer than this by leaving out a name.
 _LONG = 40
 
 
 def readable(d: Derived, by: By = "preactivations") -> Program:
-    """The sweep `d` for people: gradients `by` pre-activations (`dz_i`), or by gates (`d_i`)."""
+    """The sweep `d` for people: gradients `by` pre-activations (`dz_i`), or by gates (`d_i`).
+
+    Raises UserError for one that no person could read.
+    """
     p = d.program
+    sizes: dict[Node, int] = {}  # as text, where what is shared is written again and again
+    for n in walk(*(e.rhs for e in p.equations)):
+        sizes[n] = 1 + sum(sizes[a] for a in n.args)
+    if sum(sizes[e.rhs] for e in p.equations) > _LEGIBLE:
+        raise UserError(
+            "the backward pass of this cell is too long to be read",
+            help="give parts of its lines names of their own: an equation for each",
+        )
     for rewrites in PASSES[by]:
         p = rewrites(p, d)
     return p

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from bptt.cell import Cell, decoded, read
+from bptt.errors import UserError
 from bptt.language.tokens import Limits
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Cell]
+else:  # click before 8.4 has no types for it
+    _ParamType = click.ParamType
 
 
 def text_of(given: str) -> tuple[str, str]:
     """The text that a CELL means, and its name. Raises UserError."""
     if given == "-":
+        if sys.stdin is None:
+            raise UserError("there is no standard input to read a cell from")
         found = sys.stdin.buffer.read(Limits().size + 1)
         return decoded(found, "standard input"), "cell"
     return read(given)
 
 
-class _CellType(click.ParamType[Cell]):
+class _CellType(_ParamType):
     name = "cell"
 
     def convert(

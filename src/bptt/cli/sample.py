@@ -48,6 +48,7 @@ def sample(
     model, vocabulary, state = read_model(find_folder(run))
     start = prompt or default_prompt(state.text.kind, vocabulary)
     chance = secrets.randbits(63) if seed is None else seed
+    vocabulary.encode(start)  # a prompt that cannot be read is refused before it is written
     pieces = write(model, vocabulary, start, length=length, temperature=temperature, seed=chance)
     click.echo(printable(start.lstrip("\n")), nl=False)
     for piece in pieces:

@@ -58,7 +58,7 @@ def train(
     if text is not None and fixed["kind"] is not None:
         raise UserError("TEXT and --text exclude each other", help="give one of them")
     with training_packages():
-        from bptt.tasks.watch import Watch
+        from bptt.tasks.watch import Interrupts, Watch
     watch = Watch()
     if resume is None:
         trainer, folder = _new(watch, text, minutes, steps, **fixed)
@@ -75,7 +75,8 @@ def train(
     if not watch.follow(trainer, folder):
         watch.interrupted(trainer, folder)
         context.exit(INTERRUPTED)
-    watch.finished(trainer, folder)
+    with Interrupts():  # the run is saved: one Ctrl-C more must not cost its curve
+        watch.finished(trainer, folder)
 
 
 def _new(
@@ -136,8 +137,10 @@ def _resumed(
         budget = Budget(steps=steps) if steps else Budget(minutes=minutes or 0.0)
     trainer = Trainer.resume(folder, saved, text, budget)
     if trainer.finished:
-        help = f"`bptt train --resume {folder} --minutes M` makes it longer, M minutes in all"
-        raise UserError(f"the run in {folder} is complete: {saved.state.budget}", help=help)
+        option, unit = ("--steps N", "N steps") if budget.steps else ("--minutes M", "M minutes")
+        help = f"`bptt train --resume {folder} {option}` makes it longer, {unit} in all"
+        done = f"{trainer.step:,} steps in {trainer.seconds / 60:.1f} minutes"
+        raise UserError(f"the run in {folder} has done {done}, all of {budget}", help=help)
     if trainer.engine != saved.state.engine:
         watch.say(f"note: saved with {saved.state.engine}, which may differ in the last bits")
     return trainer, folder

@@ -110,6 +110,8 @@ class LSTM(nn.RNNBase):
         precision = Precision.of(x, cast(Tensor, self.weight_ih_l0))
         if precision is not None:
             x, starts = x.to(precision.inside), [s.to(precision.inside) for s in starts]
+        if any(start.dtype is not x.dtype for start in starts):
+            raise UserError(f"hx is {starts[0].dtype} and {starts[1].dtype}, the input {x.dtype}")
         dropout = self.dropout if self.training else 0.0
         output, finals = run_layers(self._layout, x, starts, weights, batch.batch_sizes, dropout)
         if precision is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast, overload
@@ -68,6 +69,11 @@ class Recurrent(nn.Module):
         self.state_names = tuple(name for name, _ in self._layout.states)
         self.state_sizes = self._layout.widths(known)
         self.output_size = self._layout.output_width(known) * len(self._tails[0])
+        unknown = sorted(set(consts or {}) - {name for name, _ in self._layout.consts})
+        if unknown:
+            raise UserError(f"the cell `{self.cell.name}` has no constant `{unknown[0]}`")
+        if dropout and num_layers == 1:
+            warnings.warn("dropout acts between layers, and there is one", stacklevel=2)
         values = {**self.cell.consts, **(consts or {})}
         for k, tails in enumerate(self._tails):
             if k:

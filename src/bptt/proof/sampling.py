@@ -24,7 +24,8 @@ def sizes_for(
 ) -> dict[str, int]:
     """A size for each size name of `p`: as `fixed`, as `values` have it, else its own prime.
 
-    Raises UserError where a value does not have the shape that its name has in `p`.
+    Raises UserError where a value does not have the shape that its name has in `p`, and for a
+    size below 1. Further names in `fixed` are of no matter.
     """
     known = dict(fixed or {})
     values = values or {}
@@ -35,6 +36,9 @@ def sizes_for(
     dims = [p.dims(s.name) for s in p.states] + [v.dims for v in p.values]
     dims += [n.dims for e in p.equations for n in walk(e.rhs)]
     names = dict.fromkeys(name for each in dims for dim in each for name in terms(dim) if name)
+    for name, n in (fixed or {}).items():
+        if n < 1:
+            raise UserError(f"the size `{name}` cannot be {n}", help="a size is at least 1")
     free = [n for n in PRIMES if n not in known.values()]
     missing = [name for name in names if name not in known]
     if len(missing) > len(free):

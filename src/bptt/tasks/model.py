@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
 from bptt.cell import Cell
+from bptt.errors import UserError
 from bptt.nn import Recurrent
 from bptt.tasks.config import Config
 from bptt.tasks.text import Vocabulary
@@ -30,8 +31,9 @@ class CharModel(nn.Module):
     def __init__(self, cell: str | Cell, symbols: int, config: Config) -> None:
         super().__init__()
         self.embedding = nn.Embedding(symbols, config.embedding)
+        between = config.dropout if config.layers > 1 else 0.0
         self.recurrent = Recurrent(
-            cell, config.embedding, config.hidden, config.layers, dropout=config.dropout
+            cell, config.embedding, config.hidden, config.layers, dropout=between
         )
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.recurrent.output_size, symbols)
@@ -90,7 +92,7 @@ def write(
 
     The same seed gives the same text; torch's global generator is not touched. At temperature 0 the
     likeliest character is taken each time. Raises UserError for a prompt with characters that the
-    model does not know.
+    model does not know, and for a model whose values are not numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     codes = torch.from_numpy(vocabulary.encode(prompt)).long()
@@ -99,6 +101,8 @@ def write(
     for _ in range(length):
         with torch.no_grad():
             logits, states = model(codes[:, None], states)
+            if not torch.isfinite(logits).all():
+                raise UserError("the model no longer gives numbers", help="train it again")
             codes = _draw(logits[-1, 0], temperature, generator)
         yield vocabulary.decode(codes.tolist())
 
