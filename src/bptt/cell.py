@@ -111,20 +111,22 @@ class Cell:
             value = "sum((a1 - a2)**2)/2" if call.args[0].dims else "(a1 - a2)**2/2"
         return f"f({', '.join(names)}) = {value}"
 
-    def check(self, order: int = 1, **options: Any) -> Report:
+    def check(
+        self, order: int = 1, *, sizes: Mapping[str, int] | None = None, **options: Any
+    ) -> Report:
         """Whether what is derived from this cell is right: every gradient against the truth.
 
-        `options` are those of `bptt.proof.gradcheck.check`: `seed`, `length`, `sizes`.
+        `sizes` fixes some; `options` are others of `bptt.proof.gradcheck.check`: `seed`, `length`.
         Raises UserError where a function is unspecified: `cell.bind(cell.stand_ins())`.
         """
         from bptt.proof.gradcheck import check as check_program
         from bptt.proof.sampling import sizes_for
 
         known = sizes_for(self.program)
-        for name in options.get("sizes") or {}:
+        for name in sizes or {}:
             if name not in known:
                 raise UserError(f"there is no size `{name}`", help=f"there are {', '.join(known)}")
-        return check_program(self.program, order=order, values=self.consts, **options)
+        return check_program(self.program, order=order, sizes=sizes, values=self.consts, **options)
 
     def derivation(self, by: By = "preactivations", format: Format = "text") -> str:
         """The backward pass as a careful person would write it down.

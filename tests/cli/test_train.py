@@ -80,7 +80,7 @@ def test_a_run_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None
     one, other = files.read(Path("whole")), files.read(Path("a run"))
     assert all(t.equal(other.tensors[name]) for name, t in one.tensors.items())
     Path("moved.txt").rename("rhyme.txt")
-    with pytest.raises(UserError, match="has done 4 steps .* all of 4 steps"):
+    with pytest.raises(UserError, match=r"has done 4 steps .* all of 4 steps"):
         run("--resume", "whole")
     assert "6 steps in all, from step 4" in run("--resume", "whole", "--steps", "6").output
 
