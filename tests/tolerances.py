@@ -61,3 +61,9 @@ TORCH = 1e-10
 TORCH_THIRD = 1e-8
 # A result that was rounded once to bfloat16, which has 8 bits.
 BFLOAT16 = 2**-8
+
+# --- tasks ----------------------------------------------------------------------------------------
+
+# A stream computed beside other streams or with other starts: the same float32 products of a few
+# steps, whose blocking may change with the batch. Eight units of 1.2e-7.
+SAME_STREAM = 1e-6
