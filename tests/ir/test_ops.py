@@ -21,7 +21,7 @@ from bptt.proof.gradcheck import check
 SIZES = {"H": 3, "X": 5}
 V: Dims = ("H",)
 M: Dims = ("H", "X")
-LEAVES = {"ref", "const", "size"}
+LEAVES = {"ref", "const", "size", "pattern"}
 UNSPECIFIED = {op for op in OPS if op.startswith("call")}
 
 
@@ -115,6 +115,15 @@ def by_differences(f: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:
 
         out[index] = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h)
     return out
+
+
+def test_patterns() -> None:
+    sizes = {"H": 2}
+    assert ops.evaluate(ops.eye("H"), [], sizes).tolist() == [[1, 0], [0, 1]]
+    assert ops.evaluate(ops.lower("H"), [], sizes).tolist() == [[1, 0], [1, 1]]
+    assert ops.evaluate(ops.each("H", 2), [], sizes).tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    assert ops.each("H", 2).dims == (scale_dim("H", 2), "H")
+    assert ops.transpose(ops.eye("H")) is ops.eye("H")
 
 
 def test_every_op_has_an_example() -> None:

@@ -27,6 +27,7 @@ SAMPLES: dict[str, Node] = {
     "ref": A,
     "const": const(0.5),
     "size": ops.size("H"),
+    "pattern": ops.lower("H"),
     "pow": ops.power(A, 2),
     "matmul": ops.matmul(W, X),
     "outer": node("outer", A, X),
@@ -67,6 +68,10 @@ def test_an_op_without_a_spelling_is_a_named_error(language: type[Spelled]) -> N
 
 
 FORMULAS = {
+    ops.matmul(ops.lower("H"), A): r"\operatorname{cumsum}(a_{t})",
+    ops.matmul(ops.transpose(ops.lower("H")), A): r"\operatorname{rcumsum}(a_{t})",
+    ops.matmul(ops.each("H", 3), A): r"\operatorname{repeat}(a_{t}, 3)",
+    ops.mul(ops.fill(S, ("H", "H")), ops.eye("H")): r"s \, I_{H}",
     ops.mul(ops.add(A, B), A): r"(a_{t} + b_{t+1}) \odot a_{t}",
     ops.sub(A, ops.sub(A, B)): r"a_{t} - (a_{t} - b_{t+1})",
     ops.mul(S, A): r"s \, a_{t}",

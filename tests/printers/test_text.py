@@ -193,6 +193,9 @@ def spelled(root: Node) -> str:
         (ops.concat(a, k, ops.const(1)), "concat(a, k, 1)"),
         (node("outer", a, b), "outer(a, b)"),
         (node("prefer", a, b), "prefer(a, b)"),
+        (ops.eye("H"), "eye(H)"),
+        (ops.transpose(ops.lower("H")), "lower(H).T"),
+        (ops.each("H", 3), "each(H, 3)"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -205,6 +208,7 @@ def test_every_op_has_a_spelling() -> None:
         "ref",
         "const",
         "size",
+        "pattern",
         "add",
         "sub",
         "mul",

@@ -190,7 +190,7 @@ class _Adjoint:
         adjoints: dict[Node, list[Node]] = defaultdict(list)
         adjoints[e.rhs].append(g)
         for n in reversed(walk(e.rhs)):
-            if not adjoints[n] or n.op in ("const", "size"):
+            if not adjoints[n] or n.op in ("const", "size", "pattern"):
                 continue
             g = total(adjoints[n])
             if n.op == "ref":

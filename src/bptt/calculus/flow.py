@@ -147,7 +147,11 @@ def _constants(f: Flow) -> Flow:
 
 
 def _worth_naming(a: Node) -> bool:
-    if a.op in ("ref", "const", "size") or len(a.dims) == 2 or number(a) is not None:
+    if len(a.dims) == 2:
+        while a.op in ("T", "block"):
+            a = a.args[0]
+        return a.op == "pattern"
+    if a.op in ("ref", "const", "size") or number(a) is not None:
         return False
     return not (a.op == "fill" and a.args[0].op in ("ref", "const", "size"))
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from bptt.errors import UserError
-from bptt.ir.dims import Dim, Dims, add_dims, shape_of, show_dims, size_of
+from bptt.ir.dims import Dim, Dims, add_dims, scale_dim, shape_of, show_dims, size_of
 from bptt.ir.program import Node, intern
 
 Array = Any
@@ -119,6 +119,21 @@ def size(dim: Dim) -> Node:
     return const(dim) if isinstance(dim, int) else intern("size", (), (dim,), ())
 
 
+def eye(n: Dim) -> Node:
+    """The identity matrix, (n, n)."""
+    return intern("pattern", (), ("eye", n), (n, n))
+
+
+def lower(n: Dim) -> Node:
+    """Ones on and below the diagonal, (n, n): its product with a vector is `cumsum`."""
+    return intern("pattern", (), ("lower", n), (n, n))
+
+
+def each(n: Dim, times: int) -> Node:
+    """The identity with each row `times` times, (times*n, n): its product is `repeat`."""
+    return intern("pattern", (), ("each", n, times), (scale_dim(n, times), n))
+
+
 def fill(a: Node, dims: Dims) -> Node:
     """A number repeated over `dims`; `a` itself where it has them already."""
     return a if a.dims == dims else node("fill", a, attr=dims)
@@ -178,6 +193,8 @@ def transpose(a: Node) -> Node:
             return a.args[0]
         case "outer":
             return node("outer", a.args[1], a.args[0])
+        case "pattern" if a.attr[0] == "eye":
+            return a
         case "add" | "sub" | "neg":
             return node(a.op, *map(transpose, a.args))
         case _:
@@ -219,7 +236,7 @@ def _same(attr: Any, *dims: Dims) -> Dims:
 
 
 def _leaf(attr: Any, *dims: Dims) -> Dims:
-    raise AssertionError("leaves are built by `ref`, `const` and `size`")
+    raise AssertionError("leaves are built by builders of their own")
 
 
 def _matmul_sizes(attr: Any, a: Dims, b: Dims) -> Dims:
@@ -358,6 +375,13 @@ def _embed(n: Node, sizes: Mapping[str, int], a: Array) -> Array:
     starts = [size_of(start, sizes) for start, _ in n.attr]
     whole[tuple(slice(s, s + k) for s, k in zip(starts, np.shape(a), strict=True))] = a
     return whole
+
+
+def _pattern(n: Node, sizes: Mapping[str, int]) -> Array:
+    kind, size = n.attr[0], size_of(n.attr[1], sizes)
+    if kind == "lower":
+        return np.tri(size)
+    return np.repeat(np.eye(size), n.attr[2] if kind == "each" else 1, axis=0)
 
 
 def _unspecified(n: Node, *rest: Any) -> NoReturn:
@@ -519,6 +543,7 @@ OPS: dict[str, Op] = {
     "size": Op(
         0, _leaf, lambda n, s: np.float64(size_of(n.attr[0], s)), lambda g, y: (), sized=True
     ),
+    "pattern": Op(0, _leaf, _pattern, lambda g, y: (), sized=True),  # of zeros and ones, in onces
     # elementwise
     "add": _ew(2, lambda a, b: a + b, lambda g, y, a, b: (g, g)),
     "sub": _ew(2, lambda a, b: a - b, lambda g, y, a, b: (g, neg(g))),

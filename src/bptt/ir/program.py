@@ -23,7 +23,8 @@ MACHINE = "$"
 class Node:
     """An immutable expression. Equal expressions are one object: equality is identity.
 
-    Leaves: `ref` (attr = name, lag), `const` (attr = float.hex), `size` (attr = a Dim).
+    Leaves: `ref` (attr = name, lag), `const` (attr = float.hex), `size` (attr = a Dim), and
+    `pattern`, a matrix of zeros and ones (attr = its kind and sizes).
     Build them with `bptt.ir.ops.node` and the builders beside it, which compute `dims`.
     """
 
@@ -225,7 +226,7 @@ def _validate(p: Program) -> None:
     for e in p.equations:
         for node in walk(e.rhs):
             if len(node.dims) == 2 and e.kind is not Kind.ONCE:
-                held = node.op in ("ref", "T", "block") or (
+                held = node.op in ("ref", "T", "block", "pattern") or (
                     node.op == "outer" and e.kind is Kind.SUM and node is e.rhs
                 )
                 assert held, f"`{e.name}` computes a matrix at every step ({node.op})"

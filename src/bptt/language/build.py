@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bptt.ir import ops
-from bptt.ir.dims import Dims, scale_dim
+from bptt.ir.dims import Dim, Dims, scale_dim
 from bptt.ir.ops import node
 from bptt.ir.program import MACHINE, Equation, Kind, Node, walk
 from bptt.language.terms import Term
 
-_HELD = ("ref", "T", "block")  # matrices that a step may hold without computing them
+_HELD = ("ref", "T", "pattern")  # matrices that a step may hold without computing them
 _STABLE = {"softmax": "log_softmax", "sigmoid": "logsigmoid"}
 _BUILDERS: dict[str, Callable[..., Node]] = {
     "add": ops.add,
@@ -47,23 +47,25 @@ class Builder:
                 self.nodes[stack.pop()] = self.build(term)
         return self.nodes[root]
 
-    def step(self, root: Term) -> Node:
+    def step(self, root: Term, origin: str) -> Node:
         """The Node of a term at each step. Matrices that it computes become onces, in `hoisted`."""
         rhs = self.once(root)
         for n in walk(rhs):
             if n not in self.stepped:
-                args = n.args if _computes_matrix(n) else tuple(map(self.hoist, n.args))
+                args = (
+                    n.args if _computes_matrix(n) else tuple(self.hoist(a, origin) for a in n.args)
+                )
                 changed = args != n.args
                 self.stepped[n] = node(n.op, *args, attr=n.attr) if changed else n
-        return self.hoist(rhs)
+        return self.hoist(rhs, origin)
 
-    def hoist(self, n: Node) -> Node:
+    def hoist(self, n: Node, origin: str) -> Node:
         """`n` within a step: by name where it is a matrix that must be computed."""
         if not _computes_matrix(n):
             return self.stepped[n]
         if n not in self.onces:
             name = f"once{MACHINE}{len(self.onces) + 1}"
-            self.hoisted.append(Equation(name, Kind.ONCE, n, "a matrix that a step reads"))
+            self.hoisted.append(Equation(name, Kind.ONCE, n, origin))
             self.onces[n] = ops.ref(name, 0, n.dims)
         return self.onces[n]
 
@@ -86,6 +88,18 @@ class Builder:
         if op == "part":
             (piece,) = self.final(term.shape.dims or ())
             return ops.block(args[0], (scale_dim(piece, term.attr[0] - 1), piece))
+        if op in ("rows", "cols"):
+            whole, axis = args[0].dims, int(op == "cols")
+            piece = self.final(term.shape.dims or ())[axis]
+            spans: list[tuple[Dim, Dim]] = [(0, whole[0]), (0, whole[1])]
+            spans[axis] = (scale_dim(piece, term.attr[0] - 1), piece)
+            return ops.block(args[0], *spans)
+        if op == "cumsum":
+            return ops.matmul(ops.lower(args[0].dims[0]), args[0])
+        if op == "repeat":
+            return ops.matmul(ops.each(args[0].dims[0], term.attr[0]), args[0])
+        if op == "eye":
+            return ops.eye(term.attr[0])
         if op == "log":
             return self.log(args[0])
         return node(op, *args, attr=term.attr)

@@ -15,6 +15,7 @@ from bptt.ir.ops import SizeError, node
 from bptt.ir.program import Emit, Equation, Kind, Node, Program, Role, State, Value
 from bptt.language.parse import parse
 from bptt.language.scope import to_dim, to_dims
+from bptt.language.terms import MOST_TIMES
 from bptt.language.tree import Declaration, Expr, Tree, said
 
 _ROLES = {"input": Role.GIVEN, "param": Role.PARAM, "const": Role.CONST}
@@ -32,6 +33,7 @@ _PLAIN = (
 ).split()
 # The first of these arguments that is a value, where not all are: the others are sizes and names.
 _SIZED = ("size", "fill", "block", "embed")
+_PATTERNS = {"eye": ops.eye, "lower": ops.lower}
 _UNSPECIFIED = {"pull": 1, "slope": 2}
 
 
@@ -148,6 +150,10 @@ class _Reader:
             if name == "slope":
                 attr = (*attr, _whole(e.args[1], len(args)))
             return node("call_pull" if name == "pull" else "call_slope", *args, attr=attr)
+        if name in _PATTERNS and len(e.args) == 1:
+            return _PATTERNS[name](to_dim(e.args[0]))
+        if name == "each" and len(e.args) == 2:
+            return ops.each(to_dim(e.args[0]), _whole(e.args[1], MOST_TIMES + 1))
         if name in _SIZED:
             return self.sized(e, args)
         if name in _BESIDE and len(args) == 2:
@@ -184,8 +190,10 @@ def _values(e: Expr) -> tuple[Expr, ...]:
     """The arguments of `e` that are values, not sizes, names or exponents."""
     if e.op == "**":
         return e.args[:1]
+    if e.op == "call" and e.name in ("size", "each", *_PATTERNS):
+        return ()
     if e.op == "call" and e.name in _SIZED:
-        return () if e.name == "size" else e.args[:1]
+        return e.args[:1]
     if e.op == "call" and e.name in _UNSPECIFIED:
         return e.args[_UNSPECIFIED[e.name] :]
     return e.args

@@ -206,7 +206,8 @@ class _Checker:
             if line.block != "cell" and copies:
                 equations, copies = [*equations, *copies], []
             once = line.lag is None and scope.names[line.name].level == CONSTANT
-            rhs = (builder.once if once else builder.step)(assign.args[0])
+            value = assign.args[0]
+            rhs = builder.once(value) if once else builder.step(value, line.origin)
             equations, builder.hoisted = [*equations, *builder.hoisted], []
             equation = Equation(line.name, Kind.ONCE if once else Kind.STEP, rhs, line.origin)
             builder.assigned[line.name] = rhs

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from bptt.errors import CellError, Span
 from bptt.ir.dims import Dim, Dims, add_dims, scale_dim
+from bptt.ir.dims import terms as dim_terms
 from bptt.ir.program import MACHINE, Role
 from bptt.language.near import did_you_mean
 from bptt.language.terms import CONSTANT, SERIES, STATIC, Shape, Term, Terms
@@ -87,6 +88,7 @@ class Scope:
         self.names: dict[str, Named] = {}
         self.copies: dict[str, Named] = {}
         self.states: dict[str, Declaration] = {}
+        self.sizes: dict[str, Span] = {}  # those that an expression names, and where
         for line in tree.lines:
             self.assigned(line)
         for d in tree.declarations:
@@ -160,6 +162,16 @@ class Scope:
         """Is `name` assigned, declared or read anywhere?"""
         reads = (e for line in self.tree.lines for e in postorder(line.rhs))
         return name in self.names or any(e.op == "name" and e.name == name for e in reads)
+
+    def size(self, e: Expr) -> Dim:
+        """The size that an expression names, as in `eye(H)`."""
+        dim = to_dim(e)
+        if isinstance(dim, int) and dim < 1:
+            raise CellError(f"`{said(e.span)}` is not a size", e.span, help="a size is at least 1")
+        for name in dim_terms(dim):
+            if name:
+                self.sizes.setdefault(name, e.span)
+        return dim
 
     def resolve(self, e: Expr, terms: Terms) -> Term:
         """The term of a name as an expression reads it."""

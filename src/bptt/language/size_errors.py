@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from bptt.errors import CellError, Span
@@ -33,6 +34,8 @@ class Report:
             if d is not None and d.sizes is not None:
                 for s in (s for dim in n.shape.dims or () for s in terms(dim) if s):
                     self.origins.setdefault(s, (d.span, f"`{s}` is declared in line {d.span.line}"))
+        for s, span in self.scope.sizes.items():
+            self.origins.setdefault(s, (span, f"`{s}` is named in line {span.line}"))
         inputs = [n for n in named if n.role is Role.GIVEN and n.shape.dims is None]
         names = {n.name: n.name.upper() for n in inputs}
         cell = {line.span.line for line in self.scope.tree.lines if line.block == "cell"}
@@ -87,7 +90,7 @@ class Report:
 
     def misfit(self, term: Term, problem: Misfit) -> CellError:
         left, right = self.show(problem.left), self.show(problem.right)
-        if term.op == "part":
+        if term.op in ("part", "rows", "cols"):
             n = term.attr[1]
             help = f"declare the size as a multiple, such as `{n}*K`"
             what = f"`{left}` does not divide into {n} equal parts"
@@ -100,6 +103,10 @@ class Report:
         )
 
     def declare_help(self, problem: Misfit) -> str | None:
+        sides = self.show(problem.left), self.show(problem.right)
+        multiple = next((s for s in sides if re.fullmatch(r"\d+\*\?", s)), None)
+        if multiple is not None:
+            return f"declare the size as a multiple, such as `{multiple.replace('?', 'K')}`"
         for one, other in ((problem.left, problem.right), (problem.right, problem.left)):
             if isinstance(one, str) and one in self.guessed:
                 name = self.guessed[one]
@@ -112,6 +119,8 @@ class Report:
         help = None
         if len(problem.dims) == 2:
             help = f"a product with a matrix is written `{_bracketed(at)} @ v`"
+        elif term.op in ("rows", "cols"):
+            help = f"a part of a vector is `part({said(at.span)}, {term.attr[0]}, {term.attr[1]})`"
         found = f"`{said(at.span)}` is {self.kind(problem.dims)}"
         return CellError(f"{problem.wanted} is needed here, and {found}", at.span, help=help)
 
@@ -205,7 +214,7 @@ class Report:
 
     def show(self, dim: Dim) -> str:
         text = show_dim(substitute(self.sizes.resolve(dim), self.names()))
-        return "?" if is_unknown(text) else text
+        return re.sub(r"\?\d+", "?", text)
 
     def kind(self, dims: Dims) -> str:
         if not dims:

@@ -19,7 +19,7 @@ from bptt.language.terms import VECTOR_KEEPING, Shape, Term
 from bptt.language.tree import Expr
 
 _ELEMENTWISE = ("add", "sub", "mul", "div", "max", "min")
-_OF_VECTORS = ("mean", "dot", "row_max", "part", "outer")
+_OF_VECTORS = ("mean", "dot", "row_max", "part", "repeat", "outer")
 _LARGEST = 10**9
 _UNKNOWN = "?"  # begins the names of sizes that are not found yet
 
@@ -185,6 +185,8 @@ class Sizes:
             self.reduction(term)
         elif op == "T":
             self.transposed(term)
+        elif op in ("rows", "cols"):
+            self.stretch(term)
         elif op == "concat":
             self.concat(term)
         elif op == "sum":
@@ -255,6 +257,8 @@ class Sizes:
             piece = self.fresh()
             self.equate(sizes[0], scale_dim(piece, term.attr[1]))
             self.set(term.shape, (piece,))
+        elif term.op == "repeat":
+            self.set(term.shape, (scale_dim(sizes[0], term.attr[0]),))
         elif term.op == "outer":
             self.set(term.shape, tuple(sizes), term.expr)
         else:
@@ -268,6 +272,16 @@ class Sizes:
             raise Refused("transposed")
         rows, columns = self.matrix(term.args[0].shape, term.parts[0])
         self.set(term.shape, (columns, rows))
+        self.done.add(term)
+
+    def stretch(self, term: Term) -> None:
+        """The k-th of n equal stretches of rows or columns."""
+        dims = list(self.matrix(term.args[0].shape, term.parts[0]))
+        axis = int(term.op == "cols")
+        piece = self.fresh()
+        self.equate(dims[axis], scale_dim(piece, term.attr[1]))
+        dims[axis] = piece
+        self.set(term.shape, tuple(dims), term.expr)
         self.done.add(term)
 
     def concat(self, term: Term) -> None:
@@ -313,6 +327,8 @@ class Sizes:
             a, b = term.args
             unknown, other = (a, b) if a.shape.dims is None else (b, a)
             dims = other.shape.dims if other.shape.dims is not None else term.shape.dims
+            if other.op == "eye" and term.op == "mul":
+                dims = ()  # a number times the identity: nothing else would be of use
             if unknown.shape.dims is None and dims is not None:
                 self.set(unknown.shape, dims, term.parts[0 if unknown is a else 1])
         elif term.op == "matmul":

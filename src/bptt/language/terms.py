@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from bptt.errors import CellError
-from bptt.ir.dims import Dims
+from bptt.ir.dims import Dim, Dims
 from bptt.language.near import did_you_mean
 from bptt.language.tokens import Limits
-from bptt.language.tree import Definition, Expr, postorder, said
+from bptt.language.tree import Definition, Expr, operands, postorder, said
 
 CONSTANT, STATIC, SERIES = 0, 1, 2  # over time: constant, one value a sequence, one a step
 
 ELEMENTWISE = "tanh sigmoid exp log sqrt relu softplus logsigmoid softsign abs sign".split()
-VECTOR_KEEPING = frozenset(("softmax", "log_softmax", "call_vector"))
+VECTOR_KEEPING = frozenset(("softmax", "log_softmax", "cumsum", "call_vector"))
+MOST_TIMES = 10**6  # that something is repeated, or cut
 SHAPE_KEEPING = frozenset((*ELEMENTWISE, "neg", "pow", "call")) | VECTOR_KEEPING
 _BINARY = {"+": "add", "-": "sub", "*": "mul", "/": "div", "@": "matmul"}
 # name: how few and how many arguments
@@ -32,12 +33,19 @@ _ARGUMENTS: dict[str, tuple[int, int]] = dict.fromkeys(ELEMENTWISE, (1, 1)) | {
     "softmax": (1, 1),
     "log_softmax": (1, 1),
     "cross_entropy": (2, 2),
+    "cumsum": (1, 1),
     "concat": (1, 20_000),
+    "repeat": (2, 2),
     "part": (3, 3),
+    "rows": (3, 3),
+    "cols": (3, 3),
+    "eye": (1, 1),
 }
 FUNCTIONS = tuple(_ARGUMENTS)
 # Spellings of the canonical text only; no definition may take them.
-MACHINE_FUNCTIONS = tuple("block embed fill size positive prefer same pull slope".split())
+MACHINE_FUNCTIONS = tuple(
+    "block embed fill size lower each positive prefer same pull slope".split()
+)
 _FOREIGN = {
     "σ": "sigmoid",
     "logistic": "sigmoid",
@@ -49,6 +57,9 @@ _FOREIGN = {
     "cat": "concat",
     "vstack": "concat",
     "chunk": "part",
+    "cumax": "cumsum(softmax(v))",
+    "repeat_interleave": "repeat",
+    "identity": "eye(H)",
     "block": "part",
     "ReLU": "relu",
     "T": ".T",
@@ -89,6 +100,8 @@ class Names(Protocol):
     def resolve(self, e: Expr, terms: Terms) -> Term: ...
 
     def is_value(self, name: str) -> bool: ...
+
+    def size(self, e: Expr) -> Dim: ...
 
 
 class Terms:
@@ -155,8 +168,9 @@ class Terms:
             if self.visits > Limits().nodes:
                 what = f"written out, the text has more than {Limits().nodes} operations"
                 raise CellError(what, e.span, help="a cell is a handful of equations")
-            args = tuple(frame.values[len(frame.values) - len(e.args) :])
-            del frame.values[len(frame.values) - len(e.args) :]
+            first = len(frame.values) - len(operands(e))
+            args = tuple(frame.values[first:])
+            del frame.values[first:]
             if e.op == "call" and e.name in self.definitions:
                 definition = self.definitions[e.name]
                 _count(e, len(definition.parameters), len(definition.parameters))
@@ -209,8 +223,16 @@ class Terms:
             logits = self.make("log_softmax", args[:1], e, parts=e.args[:1])
             labelled = self.make("dot", (args[1], logits), e, parts=(e.args[1], e.args[0]))
             return self.make("neg", (labelled,), e, parts=(e,))
-        if name == "part":
-            return self.make("part", args[:1], e, _part(e, args), parts=e.args[:1])
+        if name in ("part", "rows", "cols"):
+            return self.make(name, args[:1], e, _part(e, args), parts=e.args[:1])
+        if name == "repeat":
+            times = _times(e.args[1], args[1], "`repeat(v, n)` has each element of v n times")
+            if not times:
+                raise CellError("nothing is left of what is repeated 0 times", e.args[1].span)
+            return self.make("repeat", args[:1], e, (times,), parts=e.args[:1])
+        if name == "eye":
+            size = self.names.size(e.args[0])
+            return self.make("eye", (), e, (size,), parts=(), shape=Shape((size, size)))
         if name in ("max", "min") and len(args) == 1:
             if name == "max":
                 return self.make("row_max", args, e)
@@ -283,16 +305,18 @@ def _exponent(e: Expr, exponent: Term) -> float:
 
 def _part(e: Expr, args: tuple[Term, ...]) -> tuple[int, int]:
     """Which part, from 1, of how many."""
-    found: list[int] = []
-    for arg, part in zip(args[1:], e.args[1:], strict=True):
-        value = number(arg)
-        if value is None or value != int(value) or not 0 <= value < 10**6:
-            what = f"`{said(part.span)}` is not a whole number"
-            raise CellError(what, part.span, help="`part(v, k, n)` is the k-th of n equal parts")
-        found.append(int(value))
-    k, n = found
+    help = f"`{e.name}({said(e.args[0].span)}, k, n)` is the k-th of n equal parts"
+    k, n = (_times(part, arg, help) for part, arg in zip(e.args[1:], args[1:], strict=True))
     if not 1 <= k <= n:
         what = f"there is no part {k} of {n}"
-        help = "parts count from 1: the first is `part(v, 1, n)`"
+        help = f"parts count from 1: the first is `{e.name}({said(e.args[0].span)}, 1, n)`"
         raise CellError(what, e.args[1].span, help=help)
     return k, n
+
+
+def _times(e: Expr, term: Term, help: str) -> int:
+    """A whole number that is written out."""
+    value = number(term)
+    if value is None or value != int(value) or not 0 <= value <= MOST_TIMES:
+        raise CellError(f"`{said(e.span)}` is not a whole number", e.span, help=help)
+    return int(value)

@@ -29,14 +29,19 @@ class Expr:
     order: int = 0
 
 
+def operands(e: Expr) -> tuple[Expr, ...]:
+    """The arguments of `e` that are values: those of `eye` are sizes."""
+    return () if e.op == "call" and e.name == "eye" else e.args
+
+
 def postorder(root: Expr) -> Iterator[Expr]:
-    """Every part of `root`, arguments first, left to right."""
+    """Every part of `root` that is a value, arguments first, left to right."""
     found: list[Expr] = []
     stack = [root]
     while stack:
         e = stack.pop()
         found.append(e)
-        stack.extend(e.args)
+        stack.extend(operands(e))
     return reversed(found)
 
 

@@ -89,6 +89,10 @@ class Text(Infix):
     def print_size(self, n: Node, pieces: list[Piece]) -> Piece:
         return Piece(f"size({show_dim(n.attr[0])})")
 
+    def print_pattern(self, n: Node, pieces: list[Piece]) -> Piece:
+        kind, size, *times = n.attr
+        return self.call(kind, [show_dim(size), *map(str, times)])
+
     def print_pow(self, n: Node, pieces: list[Piece]) -> Piece:
         exponent = float.fromhex(n.attr[0])
         base = self.bracket(pieces[0], Binds.ATOM)

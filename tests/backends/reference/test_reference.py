@@ -47,6 +47,17 @@ ODD = {
     "concatenated operands": """
         z[t] = sigmoid(W @ concat(h[t-1], x[t]))
         h[t] = tanh(V @ concat(z[t]*h[t-1], x[t], 1)) + part(z[t], 1, 1)""",
+    "cumulative sums and repetition": """
+        state h: 3*K
+        m[t] = cumsum(softmax(W @ x[t] + U @ h[t-1]))
+        h[t] = repeat(m[t], 3)*tanh(V @ x[t]) + (1 - cumsum(h[t-1]))/4""",
+    "stretches of matrices": """
+        param W: (2*H, X)
+        z[t] = rows(W, 2, 2) @ x[t] + cols(U, 1, 3) @ h[t-1]
+        h[t] = tanh(rows(W, 1, 2) @ x[t] + z[t] + rows(U.T, 3, 3) @ z[t])""",
+    "the identity": """
+        A = W - W.T - γ*eye(H)
+        h[t] = h[t-1] + 0.1*tanh((A + eye(H)) @ h[t-1] + eye(H) @ (V @ x[t]))""",
     "a gate of static attributes": """
         input s: S per sequence
         i = sigmoid(W_i @ s + b_i)

@@ -29,6 +29,18 @@ class NumpyArrays:
         """A number as an array without axes."""
         return np.asarray(value, like.dtype)
 
+    def eye(self, n: int, like: Array) -> Array:
+        """The identity matrix."""
+        return self.cast(np.eye(n), like)
+
+    def lower(self, n: int, like: Array) -> Array:
+        """Ones on and below the diagonal."""
+        return self.cast(np.tri(n), like)
+
+    def each(self, n: int, times: int, like: Array) -> Array:
+        """The identity matrix, each row several times."""
+        return self.cast(np.repeat(np.eye(n), times, axis=0), like)
+
     def sigmoid(self, a: Array, out: Array | None = None) -> Array:
         """In the form that neither overflows nor loses small values."""
         e = np.exp(-np.abs(a))

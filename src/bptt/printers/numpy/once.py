@@ -58,6 +58,10 @@ class _Once:
                 return f"X.number({float.fromhex(n.attr[0])!r}, L)"
             case "size":
                 return f"X.number({dim_source(n.attr[0], self.sizes)}, L)"
+            case "pattern":
+                kind, size, *times = n.attr
+                args = [dim_source(size, self.sizes), *map(str, times)]
+                return f"X.{kind}({', '.join(args)}, L)"
             case "fill":
                 spread = f"{args[0]}[..., {', '.join(['None'] * len(n.dims))}]"
                 return f"X.whole({spread}, {self.shape(n.dims)})"

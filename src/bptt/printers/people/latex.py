@@ -76,7 +76,7 @@ class Latex(Spelled):
         | {
             name: rf"\operatorname{{{name.replace('_', '-')}}}"
             for name in "softplus logsigmoid softsign relu sign positive prefer same sum mean"
-            " softmax log_softmax embed".split()
+            " softmax log_softmax embed cumsum rcumsum repeat fold lower each".split()
         }
     )
 
@@ -155,6 +155,12 @@ class Latex(Spelled):
     def print_embed(self, n: Node, pieces: list[Piece]) -> Piece:
         sizes = [_size(d) for span in n.attr for d in span]
         return self.call(self.functions["embed"], [pieces[0].text, *sizes])
+
+    def print_pattern(self, n: Node, pieces: list[Piece]) -> Piece:
+        kind, size, *times = n.attr
+        if kind == "eye":
+            return Piece(rf"I_{{{_size(size)}}}")
+        return self.call(self.functions[kind], [_size(size), *map(str, times)])
 
     def print_const(self, n: Node, pieces: list[Piece]) -> Piece:
         shown = number(float.fromhex(n.attr[0]))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from bptt.ir.program import Kind, Node
 from bptt.printers.expr import Binds, Infix, Piece
 from bptt.printers.people.reading import Line, Name, Part, Reading
+
+
+# What a product with a pattern is called, and what one with its transpose.
+_PRODUCTS = {"lower": ("cumsum", "rcumsum"), "each": ("repeat", "fold")}
 
 
 def parts(reading: Reading) -> Iterator[tuple[Part, list[Line]]]:
@@ -59,6 +63,23 @@ class Spelled(Infix):
             right = self.bracket(self.piece(operands[1]), Binds(Binds.SUM + 1))
             return [*self.between(operands[0]), f"{sign}{right}"]
         return [text]
+
+    def form(self, n: Node) -> tuple[str, Sequence[Node]]:
+        """As in `Infix`; a product with a pattern is the function that it stands for."""
+        if n.op == "matmul" and len(n.dims) == 1:
+            matrix, vector = n.args
+            transposed = matrix.op == "T"
+            matrix = matrix.args[0] if transposed else matrix
+            if matrix.op == "pattern" and matrix.attr[0] in _PRODUCTS:
+                return _PRODUCTS[matrix.attr[0]][transposed], (vector,)
+        return super().form(n)
+
+    def print_repeat(self, n: Node, pieces: list[Piece]) -> Piece:
+        matrix = n.args[0].args[0] if n.args[0].op == "T" else n.args[0]
+        name = _PRODUCTS["each"][n.args[0].op == "T"]
+        return self.call(self.functions.get(name, name), [pieces[0].text, str(matrix.attr[2])])
+
+    print_fold = print_repeat
 
     def print_ref(self, n: Node, pieces: list[Piece]) -> Piece:
         name, lag = n.attr

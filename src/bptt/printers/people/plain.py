@@ -21,6 +21,8 @@ _EXPLAINED = {
     "positive": "positive(a) is 1 where a > 0, else 0.",
     "prefer": "prefer(a, b) is 1 where a > b, 1/2 where they are equal, else 0.",
     "same": "same(a, b) is 1 where a and b are equal, else 0.",
+    "rcumsum": "rcumsum(v) is the cumulative sum of v from its end.",
+    "fold": "fold(v, n) sums the elements of v in groups of n.",
     "embed": "embed(v, k, n) is a vector of n numbers, v from number k on and else zero.",
 }
 
@@ -60,7 +62,8 @@ def _sentences(reading: Reading) -> Iterator[str]:
         yield f"{later.text}[t] is a part of the gradient by {later.stem}[t-1]. "
     if any(lag > 0 for line in reading.lines for _, lag in refs(line.rhs)):
         yield "Gradients at [t+1] are zero at the last step. "
-    ops = {n.op: n for line in reading.lines for n in walk(line.rhs)}
+    printer = Plain(reading)
+    ops = {printer.form(n)[0]: n for line in reading.lines for n in walk(line.rhs)}
     yield from (f"{_EXPLAINED[op]} " for op in _EXPLAINED if op in ops)
     if pull := ops.get("call_pull"):
         yield f"{pull.attr[0]}'(v) is the matrix of the derivatives of {pull.attr[0]} at v. "
@@ -150,6 +153,10 @@ class Plain(Spelled):
 
     def print_T(self, n: Node, pieces: list[Piece]) -> Piece:  # noqa: N802
         return Piece(f"{self.bracket(pieces[0], Binds.ATOM)}.T")
+
+    def print_pattern(self, n: Node, pieces: list[Piece]) -> Piece:
+        kind, size, *times = n.attr
+        return self.call(kind, [show_dim(size), *map(str, times)])
 
     def print_fill(self, n: Node, pieces: list[Piece]) -> Piece:
         return self.call("fill", [pieces[0].text, *map(show_dim, n.attr)])

@@ -102,6 +102,24 @@ def reading(p: Program, by: By = "preactivations") -> Reading:
     return _Reading(d, readable(d, by)).reading()
 
 
+def forward(p: Program) -> Reading:
+    """The equations of `p`, as its author wrote them, macros written out."""
+    kept = copies(p)
+    by: dict[Node, Node] = {}
+    lines: list[Line] = []
+    for e in p.equations:
+        rhs = substituted(e.rhs, by)
+        if MACHINE not in e.name:
+            lines.append(Line(Part.STEPS, e.name, e.kind, rhs, e.origin, p.dir))
+        elif e.name not in kept:  # a matrix that the machine computes before the loop
+            by[ref(e.name, 0, e.rhs.dims)] = rhs
+    names = {v.name: Name(v.name, v.name) for v in (*p.values, *p.equations)}
+    names |= {name: names[of.attr[0]] for name, of in kept.items()}
+    series = {v.name for v in p.named(Role.GIVEN) if not v.per_sequence}
+    series |= {e.name for e in p.steps()}
+    return Reading(tuple(lines), names, {}, frozenset(series), frozenset(), p.dir, p.loss)
+
+
 class _Reading:
     def __init__(self, d: Derived, p: Program) -> None:
         self.d, self.p, self.of = d, p, d.of
@@ -112,7 +130,7 @@ class _Reading:
         }
         self.direct = {out.name: seed.name for seed, out in d.seeds.items()}
         self.copies = {name: of.attr[0] for name, of in copies(d.of).items()}
-        self.arguments = {a.argument: a.name for a in activations(d.of)}
+        self.arguments = {a.argument: a.name for a in activations(d.of) if MACHINE not in a.name}
         self.slices = {e.name for e in p.equations if e.kind is Kind.ONCE} - p.late()
         self.names: dict[str, Name] = {}
         self.taken = {n for n in (v.name for v in self.of.values) if MACHINE not in n}
