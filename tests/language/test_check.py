@@ -43,7 +43,7 @@ def test_roles_states_and_outputs_of_an_lstm() -> None:
     assert [s.name for s in p.states] == ["h", "c"]
     assert p.outputs == ("h",)
     assert p.loss is None
-    assert checked.inits == {"b_f": 1.0}
+    assert {name: e.value for name, e in checked.inits.items()} == {"b_f": 1.0}
     assert p.equation("i").origin == "i[t] = sigmoid(W_i @ x[t] + U_i @ h[t-1] + b_i)"
     assert dims(p)["W_i"] == "(H, X)"
     assert dims(p)["U_o"] == "(H, H)"

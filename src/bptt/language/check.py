@@ -12,6 +12,7 @@ from bptt.ir.dims import terms as dim_terms
 from bptt.ir.ops import ref
 from bptt.ir.program import Equation, Kind, Node, Program, Role, State, Value
 from bptt.language.build import Builder
+from bptt.language.initial import check_initial
 from bptt.language.near import did_you_mean
 from bptt.language.parse import parse, parse_definition
 from bptt.language.scope import Scope
@@ -36,14 +37,14 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 class Checked:
     """What a text says.
 
-    `inits` maps a parameter to the number a trainer starts it with, `consts` a constant to its
-    value where the text gives one, `functions` a function that is still unspecified to its kind
-    (`elementwise`, `vector`, `scalar`).
+    `inits` maps a parameter to what a trainer starts it with (see `bptt.language.initial`), in
+    the order of the lines; `consts` a constant to its value where the text gives one; `functions`
+    a function that is still unspecified to its kind (`elementwise`, `vector`, `scalar`).
     """
 
     program: Program
     source: str
-    inits: Mapping[str, float]
+    inits: Mapping[str, Expr]
     consts: Mapping[str, float]
     functions: Mapping[str, str]
 
@@ -72,7 +73,6 @@ class _Checker:
         scope = self.scope
         assigns = [self.equation(line) for line in self.tree.lines]
         starts = self.starts()
-        inits = self.inits()
         consts = {
             d.name: _literal(d.value, "constant") for d in self.tree.declared("const") if d.value
         }
@@ -87,6 +87,7 @@ class _Checker:
         sizes = report.names()
         builder = Builder(dims, lambda found: report.final(found, sizes))
         program = self.program(builder, assigns, starts, outputs)
+        inits = self.inits(dims)
         return Checked(program, self.tree.source, inits, consts, self.functions)
 
     # --- equations ---
@@ -139,8 +140,8 @@ class _Checker:
             found[name] = self.tie("start", value, name, d.value, d.value)
         return found
 
-    def inits(self) -> dict[str, float]:
-        found: dict[str, float] = {}
+    def inits(self, dims: Mapping[str, Dims]) -> dict[str, Expr]:
+        found: dict[str, Expr] = {}
         params = [n.name for n in self.scope.values(Role.PARAM)]
         for d in self.tree.declared("init"):
             assert d.value is not None
@@ -149,7 +150,9 @@ class _Checker:
                 raise CellError(f"unknown name `{d.name}`: no such parameter", d.span, help=help)
             if d.name in found:
                 raise CellError(f"`{d.name}` has an initial value twice", d.span)
-            found[d.name] = _literal(d.value, "initial value")
+            known = {name: dims[name] for name in found}
+            check_initial(d.name, d.value, known, dims[d.name])
+            found[d.name] = d.value
         return found
 
     def outputs(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from bptt.cell import Cell, load
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
 from bptt.nn.batches import Batch, Precision
+from bptt.nn.initial import start
 from bptt.nn.layout import Weight, constant, layout_of, run_layers, starting, tails_of
 
 States = tuple[Tensor, ...]
@@ -92,10 +93,18 @@ class Recurrent(nn.Module):
         bound = 1.0 / math.sqrt(self.hidden_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
-        for name, _ in self._layout.params:
-            if name in self.cell.inits:
-                for tail in (tail for tails in self._tails for tail in tails):
-                    nn.init.constant_(getattr(self, name + tail), self.cell.inits[name])
+        needed = {name for name, _ in self._layout.params}
+        for tail in (tail for tails in self._tails for tail in tails):
+
+            def known(name: str, tail: str = tail) -> Tensor:
+                if name not in needed:
+                    what = f"an initial value reads `{name}`, which a layer of this cell lacks"
+                    raise UserError(what)
+                return cast(Tensor, getattr(self, name + tail))
+
+            for name, value in self.cell.inits.items():
+                if name in needed:
+                    start(known(name), value, known)
 
     @property
     def backend(self) -> str:
