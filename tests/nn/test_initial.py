@@ -11,9 +11,9 @@ from bptt.nn import Recurrent
 WIDE = 200
 TEXT = """\
 f[t] = sigmoid(W_f @ x[t] + U_f @ h[t-1] + b_f)
-g[t] = tanh(W_g @ x[t] + U_g @ h[t-1] + k*b_g)
-h[t] = f[t]*h[t-1] + (1 - f[t])*g[t]
-param k: scalar
+g[t] = tanh(W_g @ x[t] + U_g @ h[t-1] + b_g*exp(p))
+h[t] = f[t]*h[t-1] + k*(1 - f[t])*g[t]
+param k: scalar, p: H
 init b_f = log(uniform(1, 99)), b_g = -b_f/2, k = 3
 init U_f = identity, U_g = orthogonal, W_f = glorot, W_g = 1 + normal(0, 0.1)**2
 """

@@ -14,7 +14,7 @@ from nn.eager import assert_close
 from sweeps_of import FUNCTIONS
 from tolerances import TORCH
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from bptt import cells
 from bptt.cell import Cell
@@ -364,6 +364,85 @@ def test_an_ensemble_is_one_call() -> None:
             assert_close(found[name][k], grad, TORCH)
 
 
+# --- further inputs -----------------------------------------------------------------------------
+
+GATED = """\
+input k: H, s: S per sequence
+i = sigmoid(W_s @ s)
+h[t] = k[t]*tanh(W @ x[t] + U @ h[t-1] + b) + i*h[t-1]
+"""
+
+
+def gated(**options: Any) -> Recurrent:
+    return layer(GATED, sizes={"S": 2}, **options)
+
+
+def test_further_inputs_are_given_by_name() -> None:
+    ours, x = gated(), given()
+    k, s = given(T, B, H), given(B, 2)
+    v: Any = {name.removesuffix("_l0"): p for name, p in ours.named_parameters()}
+    i = torch.sigmoid(s @ v["W_s"].mT)
+    h, expected = torch.zeros(B, H, dtype=torch.float64), []
+    for x_t, k_t in zip(x, k, strict=True):
+        h = k_t * torch.tanh(x_t @ v["W"].mT + h @ v["U"].mT + v["b"]) + i * h
+        expected.append(h)
+    found, (last,) = ours(x, k=k, s=s)
+    assert_close(found, torch.stack(expected), TORCH)
+    assert_close(last[0], h, TORCH)
+    first = gated(batch_first=True)
+    assert_close(first(x.transpose(0, 1), k=k.transpose(0, 1), s=s)[0].transpose(0, 1), found, 0.0)
+    assert_close(ours(x[:, 1], k=k[:, 1], s=s[1])[0], found[:, 1], TORCH)
+
+
+def test_further_inputs_of_ragged_batches() -> None:
+    ours, x, k, s = gated(), given(), given(T, B, H), given(B, 2)
+    lengths = torch.tensor([2, 4, 3])
+
+    def pack(series: Tensor) -> Any:
+        return pack_padded_sequence(series, lengths, enforce_sorted=False)
+
+    found, _ = ours(pack(x), k=pack(k), s=s)
+    padded, _ = pad_packed_sequence(found)
+    for b, n in enumerate(lengths):
+        alone, _ = ours(x[:n, b], k=k[:n, b], s=s[b])
+        assert_close(padded[:n, b], alone, TORCH)
+
+
+def test_further_inputs_of_several_layers() -> None:
+    ours, x, s = gated(num_layers=2), given(), given(B, 2)
+    ks = [given(T, B, H), given(T, B, H)]
+    found, _ = ours(x, k=ks, s=s)
+    below = gated()
+    above = Recurrent(GATED, H, H, sizes={"S": 2}, dtype=torch.float64)
+    for name, parameter in ours.named_parameters():
+        part = above if name.endswith("_l1") else below
+        getattr(part, name[:-1] + "0").data.copy_(parameter)
+    expected, _ = above(below(x, k=ks[0], s=s)[0], k=ks[1], s=s)
+    assert_close(found, expected, TORCH)
+    assert_close(ours(x, k=ks[0], s=s), ours(x, k=[ks[0], ks[0]], s=[s, s]), 0.0)
+
+
+def test_the_size_that_is_told_by_hidden_size() -> None:
+    ours = Recurrent("state h: 3*K\nh[t] = repeat(W @ x[t], 3) + h[t-1]", 6, 15)
+    assert ours(torch.ones(T, B, 6))[0].shape == (T, B, 15)
+    assert dict(ours.named_parameters())["W_l0"].shape == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({}, r"lacks its input `k`.*layer\(x, k=k, s=s\)"),
+        ({"k": (T, B, H)}, "lacks its input `s`"),
+        ({"k": (T, B, H), "s": (B, 2), "d": (B,)}, "has no input `d`"),
+        ({"k": (T, B, H), "s": (B, 3)}, r"`s` has the shape \[3, 3\]; it is \[3, 2\]"),
+        ({"k": (T, B, X), "s": (B, 2)}, r"`k` has the shape \[4, 3, 3\]; it is \[4, 3, 5\]"),
+    ],
+)
+def test_further_inputs_that_do_not_fit(inputs: Any, said: str) -> None:
+    with pytest.raises(UserError, match="(?s)" + said):
+        gated()(given(), **{name: given(*shape) for name, shape in inputs.items()})
+
+
 # --- errors -------------------------------------------------------------------------------------
 
 
@@ -378,7 +457,8 @@ def test_an_ensemble_is_one_call() -> None:
         (lambda: layer("gru", sizes={"H": 2}), "`H` is hidden_size"),
         (lambda: Recurrent("iosif", X, H), "not specified.*functions="),
         (lambda: layer("input x: H\nh[t] = tanh(x[t] + u*h[t-1])"), "input.*is H = 5 wide"),
-        (lambda: layer("input k: H\nh[t] = k[t]*h[t-1] + W @ x[t]"), "one input.*`k`"),
+        (lambda: layer("h[t] = tanh(U @ h[t-1] + b)"), "an input over time"),
+        (lambda: Recurrent("state h: 3*K\nh[t] = W @ x[t] + h[t-1]", 6, 7), "3.K.* cannot be 7"),
         (lambda: layer("gru_chp"), "gru_cho"),
     ],
 )

@@ -37,6 +37,37 @@ class Batch(NamedTuple):
         x = given.transpose(0, 1) if batch_first else given
         return Batch(x, x.shape[1], None, None, False, batch_first)
 
+    def other(
+        self, given: Tensor | PackedSequence, name: str, width: int, *, per_sequence: bool
+    ) -> Tensor:
+        """A further input in the order of `x`: [T, B, w] or [N, w], or [B, w] `per_sequence`.
+
+        `given` is laid out as the input was. Raises UserError where it does not fit.
+        """
+        if isinstance(given, PackedSequence):
+            sizes = self.batch_sizes
+            if per_sequence or sizes is None or not torch.equal(given.batch_sizes, sizes):
+                raise UserError(f"`{name}` is packed in another way than the input")
+            given = given.data
+        elif self.packed is not None and not per_sequence:
+            raise UserError(f"`{name}` is not packed, and the input is")
+        wanted = [width] if per_sequence else [*self.x.shape[:-1], width]
+        if per_sequence and not self.unbatched:
+            wanted = [self.size, width]
+        elif self.unbatched and not per_sequence:
+            wanted = [wanted[0], width]
+        elif self.batch_first and not per_sequence:
+            wanted = [wanted[1], wanted[0], width]
+        if list(given.shape) != wanted:
+            raise UserError(f"`{name}` has the shape {list(given.shape)}; it is {wanted}")
+        if per_sequence:
+            given = given[None] if self.unbatched else given
+            order = self.packed.sorted_indices if self.packed is not None else None
+            return given if order is None else given.index_select(0, order)
+        if self.unbatched:
+            return given[:, None]
+        return given.transpose(0, 1) if self.batch_first else given
+
     def starts(self, states: Sequence[Tensor]) -> list[Tensor]:
         """States [L*D, B, w] as the kernel wants them ([L*D, w] where the input is unbatched)."""
         if self.unbatched:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,14 @@ from bptt.nn.shapes import solve
 from bptt.printers.text import text as canonical_text
 
 
+class Other(NamedTuple):
+    """An input beside the first: a value each step or, `per_sequence`, one for all of them."""
+
+    name: str
+    width: Dim
+    per_sequence: bool
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a layer of a cell is made of, as strings and numbers, so that it can be pickled."""
@@ -26,8 +36,9 @@ class Layout:
     cell: str
     forward: str  # the text of the Program that begins at the first step
     backward: str  # and of the one that begins at the last
-    reads: tuple[str, ...]  # in this order: "" is the input, a name a constant
+    reads: tuple[str, ...]  # in this order: "" is the input, a name another one or a constant
     input: Dim
+    others: tuple[Other, ...]  # the inputs beside the first
     outputs: tuple[tuple[str, Dim], ...]
     states: tuple[tuple[str, Dim], ...]
     starts: tuple[float | str, ...]  # of the states: a number, or the name of a constant
@@ -40,16 +51,16 @@ class Layout:
         Raises UserError where one is missing, unknown or does not fit.
         """
         names = self._names()
-        main = "H" if "H" in names else next(iter(names), "H")
+        main: Dim = "H" if "H" in names else next((d for _, d in self.states), "H")
         for name in extra:
             if name not in names or name == main:
                 free = ", ".join(f"`{n}`" for n in names if n != main) or "none"
                 raise UserError(
                     f"the cell `{self.cell}` takes no size `{name}`",
-                    help=f"`{main}` is hidden_size, and its other sizes are: {free}",
+                    help=f"`{show_dim(main)}` is hidden_size, and its other sizes are: {free}",
                 )
-        known = {main: hidden, **extra}
-        solve([(self.input, wide)], known)
+        known = dict(extra)
+        solve([(main, hidden), (self.input, wide)], known)
         missing = next((name for name in names if name not in known), None)
         if missing is not None:
             raise UserError(
@@ -61,6 +72,10 @@ class Layout:
                 f"the input of the cell `{self.cell}` is {show_dim(self.input)} = "
                 f"{size_of(self.input, known)} wide, and this layer's input is {wide}"
             )
+        if names and size_of(main, known) != hidden:
+            raise UserError(
+                f"hidden_size is {show_dim(main)} in the cell `{self.cell}`, and cannot be {hidden}"
+            )
         wrong = next((name for name, n in known.items() if n < 1), None)
         if wrong is not None:
             raise UserError(f"the size {wrong} must be at least 1, not {known[wrong]}")
@@ -68,6 +83,7 @@ class Layout:
 
     def _names(self) -> list[str]:
         dims = [*(d for _, d in (*self.states, *self.outputs)), self.input]
+        dims += [other.width for other in self.others]
         dims += [d for _, shape in (*self.params, *self.consts) for d in shape]
         return [name for name in dict.fromkeys(n for d in dims for n in terms(d)) if name]
 
@@ -86,13 +102,13 @@ def layout_of(program: Program, cell: str) -> Layout:
     Raises UserError where a layer cannot feed the cell.
     """
     p = layer(program)
-    series = p.named(Role.GIVEN)
-    if len(series) != 1 or series[0].per_sequence:
-        named = ", ".join(f"`{v.name}`" for v in series) or "none"
-        raise UserError(
-            f"a layer feeds its cell one input, and `{cell}` reads {named}",
-            help="use bptt.nn.run to feed a cell by hand",
-        )
+    given = p.named(Role.GIVEN)
+    series = [v for v in given if not v.per_sequence]
+    first = next((v for v in series if v.name == "x"), series[0] if series else None)
+    if first is None:
+        raise UserError(f"a layer feeds its cell an input over time, and `{cell}` reads none")
+    early = next((port for port in inputs(p) if port.at in (At.FIRST, At.LAST)), None)
+    assert early is None, f"`{cell}` reads {early} beyond an end"  # `check` makes copies instead
     call = next((n for n in walk(*(e.rhs for e in p.equations)) if n.op.startswith("call")), None)
     if call is not None:
         name = call.attr[0]
@@ -108,11 +124,12 @@ def layout_of(program: Program, cell: str) -> Layout:
         forward=canonical_text(bare),
         backward=canonical_text(replace(bare, dir=-p.dir)),
         reads=tuple(
-            "" if port.at is At.STEPS else port.name
+            "" if port.name == first.name else port.name
             for port in inputs(p)
             if port.at is not At.START
         ),
-        input=_width(series[0].dims),
+        input=_width(first.dims),
+        others=tuple(Other(v.name, _width(v.dims), v.per_sequence) for v in given if v != first),
         outputs=tuple((name, _width(p.dims(name))) for name in p.outputs),
         states=tuple((s.name, _width(p.dims(s.name))) for s in p.states),
         starts=tuple(_start(s.start) for s in p.states),
@@ -193,11 +210,13 @@ def run_layers(
     weights: Sequence[Sequence[Weight]],
     batch_sizes: Tensor | None,
     dropout: float,
+    others: Mapping[str, Sequence[Tensor]] = MappingProxyType({}),
 ) -> tuple[Tensor, list[Tensor]]:
     """The output of the last layer, and the last value of each state.
 
     `x` [T, B, X], or [N, X] where `batch_sizes` says that it is ragged; `starts` [L*D, B, w], one
-    a state; `weights[layer][direction]`. `dropout` is what is dropped between layers.
+    a state; `weights[layer][direction]`. `dropout` is what is dropped between layers. `others` are
+    the further inputs by name, each with a tensor a layer, laid out as `x` or [B, w].
     """
     x = x[None]
     finals: list[list[Tensor]] = [[] for _ in starts]
@@ -205,7 +224,10 @@ def run_layers(
     for k, directions in enumerate(weights):
         found: list[Tensor] = []
         for weight, text in zip(directions, (layout.forward, layout.backward), strict=False):
-            tensors = [weight(name) if name else x for name in layout.reads]
+            tensors = [
+                x if not name else others[name][k][None] if name in others else weight(name)
+                for name in layout.reads
+            ]
             tensors += [start[row : row + 1] for start in starts]
             results = run(text, tensors, batch_sizes)
             found += results[: len(layout.outputs)]

@@ -171,6 +171,8 @@ def _check(layout: Layout, proj_size: int) -> None:
         why = f"its output is {', '.join(outputs)} and its states are {', '.join(states) or 'none'}"
     elif missing:
         why = f"it has no parameter {missing[0]}"
+    elif layout.others:
+        why = f"it reads a further input {layout.others[0].name}"
     elif proj_size and _PROJECTION not in params:
         why = f"it has no projection {_PROJECTION}, and proj_size is {proj_size}"
     elif _PROJECTION in params and not proj_size:

@@ -14,13 +14,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from bptt.cell import Cell, load
 from bptt.errors import UserError
-from bptt.ir.dims import shape_of
+from bptt.ir.dims import shape_of, size_of
 from bptt.nn.batches import Batch, Precision
 from bptt.nn.initial import start
 from bptt.nn.layout import Weight, constant, layout_of, run_layers, starting, tails_of
 
 States = tuple[Tensor, ...]
 Given = Sequence[Tensor] | Tensor | None
+Other = Tensor | PackedSequence | Sequence[Tensor | PackedSequence]
 
 
 class Recurrent(nn.Module):
@@ -38,6 +39,10 @@ class Recurrent(nn.Module):
     be the cell's own: a tuple, in the order of `state_names`, of [num_layers * directions, B, w]
     ([num_layers * directions, w] unbatched). Gives the output of the last layer, laid out as the
     input, [T, B, output_size], and the states after the last step, as the ones before the first.
+
+    The input is the cell's `x`, or its first; further ones are given by name, `layer(x, s=s, k=k)`,
+    laid out as the input, or [B, w] where the cell declares them `per sequence`. Every layer gets
+    the same, unless a list has one for each.
     """
 
     def __init__(
@@ -76,9 +81,11 @@ class Recurrent(nn.Module):
         if dropout and num_layers == 1:
             warnings.warn("dropout acts between layers, and there is one", stacklevel=2)
         values = {**self.cell.consts, **(consts or {})}
+        self._sizes: list[dict[str, int]] = []  # of each layer
         for k, tails in enumerate(self._tails):
             if k:
                 known = self._layout.sizes(self.output_size, hidden_size, sizes or {})
+            self._sizes.append(known)
             for tail in tails:
                 for name, dims in self._layout.params:
                     empty = torch.empty(shape_of(dims, known), device=device, dtype=dtype)
@@ -118,13 +125,15 @@ class Recurrent(nn.Module):
         return tuple(starting(self._layout, weights, self.state_sizes, batch, like))
 
     @overload
-    def forward(self, input: Tensor, states: Given = None) -> tuple[Tensor, States]: ...
+    def forward(
+        self, input: Tensor, states: Given = None, **inputs: Other
+    ) -> tuple[Tensor, States]: ...
     @overload
     def forward(
-        self, input: PackedSequence, states: Given = None
+        self, input: PackedSequence, states: Given = None, **inputs: Other
     ) -> tuple[PackedSequence, States]: ...
     def forward(
-        self, input: Tensor | PackedSequence, states: Given = None
+        self, input: Tensor | PackedSequence, states: Given = None, **inputs: Other
     ) -> tuple[Tensor | PackedSequence, States]:
         """See the class. Raises UserError where a shape or a dtype does not fit."""
         batch = Batch.of(input, self.batch_first)
@@ -132,18 +141,21 @@ class Recurrent(nn.Module):
         if x.shape[-1] != self.input_size:
             raise UserError(f"the input is {x.shape[-1]} wide, and input_size is {self.input_size}")
         starts = self._given(states, batch)
+        others = self._others(inputs, batch)
         weight = next(self.parameters(), None)
         precision = None if weight is None else Precision.of(x, weight)
         if precision is not None:
             x, starts = x.to(precision.inside), [s.to(precision.inside) for s in starts]
-        for tensor, what in ((x, "input"), *((s, "state") for s in starts)):
+            others = {n: [o.to(precision.inside) for o in found] for n, found in others.items()}
+        named = ((o, f"input {name}") for name, found in others.items() for o in found)
+        for tensor, what in ((x, "input"), *((s, "state") for s in starts), *named):
             if weight is not None and tensor.dtype is not weight.dtype:
                 raise UserError(
                     f"the {what} is {tensor.dtype}, and the parameters are {weight.dtype}"
                 )
         dropout = self.dropout if self.training else 0.0
         output, finals = run_layers(
-            self._layout, x, starts, self._weights(), batch.batch_sizes, dropout
+            self._layout, x, starts, self._weights(), batch.batch_sizes, dropout, others
         )
         if precision is not None:
             output = output.to(precision.output)
@@ -167,6 +179,30 @@ class Recurrent(nn.Module):
                     f"the state {name} has the shape {list(state.shape)}; it is {shape}"
                 )
         return batch.starts(given)
+
+    def _others(self, given: Mapping[str, Other], batch: Batch) -> dict[str, list[Tensor]]:
+        """The further inputs in the kernel's layout, one a layer, checked."""
+        wanted = {other.name: other for other in self._layout.others}
+        for name in (*given, *wanted):
+            if name not in given or name not in wanted:
+                lack = f"lacks its input `{name}`" if name in wanted else f"has no input `{name}`"
+                call = ", ".join(["x", *(f"{n}={n}" for n in wanted)])
+                raise UserError(f"the cell `{self.cell.name}` {lack}", help=f"call layer({call})")
+        found: dict[str, list[Tensor]] = {}
+        for name, (_, width, per_sequence) in wanted.items():
+            value = given[name]
+            single = isinstance(value, Tensor | PackedSequence)
+            each = [value] * self.num_layers if single else list(value)
+            if len(each) != self.num_layers:
+                raise UserError(
+                    f"`{name}` is a list of {len(each)}; a list has one for each of the "
+                    f"{self.num_layers} layers"
+                )
+            found[name] = [
+                batch.other(one, name, size_of(width, known), per_sequence=per_sequence)
+                for one, known in zip(each, self._sizes, strict=True)
+            ]
+        return found
 
     def _weights(self) -> list[list[Weight]]:
         """What gives the constants of each layer and direction. They are read by attribute in
