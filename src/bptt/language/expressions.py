@@ -14,6 +14,9 @@ from bptt.language.tree import Expr, join, said
 
 _BINARY = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "**": 4}
 _NEG = 3
+CODE_WORDS = frozenset(
+    "and class def else for from if import in lambda not or return where while with".split()
+)
 
 
 @dataclass
@@ -186,11 +189,11 @@ class Cursor:
             self.position += 1
         if self.peek().kind == "end":
             raise CellError("`[` is never closed", self.line[opened].span)
-        raise CellError(
-            f"`{name.text}` is indexed by something other than time",
-            join(name.span, self.peek().span),
-            help="write `x[t]` or `x[t-1]`; a part of a vector is `part(v, k, n)`",
-        )
+        help = "write `x[t]` or `x[t-1]`; a part of a vector is `part(v, k, n)`"
+        if opened == 1 and self.peek(1).text == "=":
+            help = f"what a state is before the first step is declared: `state {name.text} = 0`"
+        what = f"`{name.text}` is indexed by something other than time"
+        raise CellError(what, join(name.span, self.peek().span), help=help)
 
     def attribute(self, value: Expr) -> Expr:
         dot, token = self.next(), self.peek()
@@ -255,6 +258,9 @@ class Cursor:
         token = self.peek()
         if token.text == "per" and self.peek(1).text == "sequence":
             return
+        if token.kind == "name" and token.text in CODE_WORDS:
+            help = "an equation is one expression; `max`, `min` and `relu` choose between values"
+            raise CellError(f"a cell has no `{token.text}`", token.span, help=help)
         if token.kind in ("name", "number") or token.text == "(":
             raise CellError(
                 f"two values side by side, with no operator before `{said(token.span)}`",
@@ -265,11 +271,12 @@ class Cursor:
             what = "only a name is indexed by time"
             raise CellError(what, token.span, help="name it in an equation of its own first")
         if token.text == "'":
-            help = "a cell gives no derivatives: they follow from it"
+            help = "a transpose is written `W.T`; a cell gives no derivatives: they follow from it"
             raise CellError("unexpected character `'`", token.span, help=help)
         if inside and token.kind == "op":
             if token.text in ("=", "=="):
-                raise CellError(f"`{token.text}` inside brackets", token.span)
+                help = "functions take values, in order, and no options"
+                raise CellError(f"`{token.text}` inside brackets", token.span, help=help)
             raise CellError(f"expected `)` or an operator here{self.found()}", token.span)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bptt.errors import CellError, Span
-from bptt.language.expressions import Cursor
+from bptt.language.expressions import CODE_WORDS, Cursor
 from bptt.language.near import did_you_mean
 from bptt.language.tokens import MACHINE_LIMITS, Limits, Token, split, tokens
 from bptt.language.tree import (
@@ -92,6 +92,9 @@ class _Parser:
             self.declaration(c)
         elif second.kind == "op" and second.text == ":" and not self.machine:
             self.heading(c)
+        elif second.kind == "name" and first.text in CODE_WORDS:
+            help = "a cell is equations for one step, not code: `h[t] = tanh(W @ x[t] + ...)`"
+            raise CellError(f"a cell has no `{first.text}`", first.span, help=help)
         elif second.kind == "name":
             help = did_you_mean(first.text, _WORDS) or _LINE_HELP
             raise CellError(f"unknown declaration `{first.text}`", first.span, help=help)

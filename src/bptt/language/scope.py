@@ -207,12 +207,32 @@ class Scope:
         assert found.line is not None
         notes = ((found.span, "it is assigned here"),)
         if not found.indexed:
-            return CellError(f"`{found.name}` is read before it is assigned", e.span, notes=notes)
+            name = found.name.removesuffix("_t") or found.name
+            help = f"a value over time is written `{name}[t]`, and a step back `{name}[t-1]`"
+            what = f"`{found.name}` is read before it is assigned"
+            return CellError(what, e.span, help, notes)
         what = f"`{said(e.span)}` is read before it is assigned"
         if found.span.line == e.span.line:
             what, notes = f"`{said(e.span)}` is read by its own equation", ()
         help = f"equations run in the order written; for the step before write `{e.name}[t-1]`"
+        if (loop := self.loop(found.line, e.span.line)) is not None:
+            what = f"`{said(e.span)}` and `{loop}[t]` need each other in the same step"
+            help = f"one of them must read the step before: `{e.name}[t-1]` or `{loop}[t-1]`"
         return CellError(what, e.span, help, notes)
+
+    def loop(self, line: Line, reader: int) -> str | None:
+        """The name assigned in line number `reader`, if `line` needs its value at the same step."""
+        lines = {li.name: li for li in self.tree.lines}
+        waiting, seen = [line], {line.name}
+        while waiting:
+            for e in postorder(waiting.pop().rhs):
+                other = lines.get(e.name) if e.op == "name" and e.lag == 0 else None
+                if other is not None and other.name not in seen:
+                    if other.span.line == reader:
+                        return other.name
+                    seen.add(other.name)
+                    waiting.append(other)
+        return None
 
     # --- after ---
 

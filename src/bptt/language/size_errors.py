@@ -119,6 +119,8 @@ class Report:
         help = None
         if len(problem.dims) == 2:
             help = f"a product with a matrix is written `{_bracketed(at)} @ v`"
+        if at.op == "call" and at.name == "outer":
+            help = "values over time are numbers and vectors: matrix memories are no cells here"
         elif term.op in ("rows", "cols"):
             help = f"a part of a vector is `part({said(at.span)}, {term.attr[0]}, {term.attr[1]})`"
         found = f"`{said(at.span)}` is {self.kind(problem.dims)}"
@@ -205,7 +207,20 @@ class Report:
         where = self.sizes.given[same[0]][1].expr.span if same else n.span
         x = self.guessed[size]
         what = f"the state `{n.name}` would be as wide as the input `{x}`"
-        return CellError(what, where, help=f"if that is meant, declare it: `input {x}: H`")
+        help = f"if that is meant, declare it: `input {x}: H`"
+        if (product := self.by_parameter(x)) is not None:
+            w, v = (_bracketed(e) for e in product.parts)
+            help += f"; a product with a matrix is written `{w} @ {v}`"
+        return CellError(what, where, help=help)
+
+    def by_parameter(self, x: str) -> Term | None:
+        """A product by `*` of a parameter and the input `x`, which may be meant as `@`."""
+        for term in self.scope.names[x].shape.readers:
+            if term.op == "mul" and [a.op for a in term.args] == ["ref", "ref"]:
+                left, right = (self.scope.names.get(a.attr[0]) for a in term.args)
+                if left and right and left.role is Role.PARAM and right.name == x:
+                    return term
+        return None
 
     def negative(self, n: Named, dims: Dims) -> CellError:
         """The error for a size that would be a difference."""
