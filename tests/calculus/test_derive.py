@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from programs import PROGRAMS, H, X, lstm, program
-from subjects import NAMES, load
+from subjects import EVERY, NAMES, load
 from tolerances import REWRITE
 
 from bptt.calculus.derive import Derived, adjoint, derive
@@ -155,7 +155,7 @@ def test_a_seed_may_be_any_value_on_the_way() -> None:
 # --- values ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_second_order_agrees_with_the_truth(name: str) -> None:
     report = check(load(name), order=2, length=3)
     assert report.ok, report.text()

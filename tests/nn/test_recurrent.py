@@ -8,9 +8,11 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import layers
 import pytest
 import torch
 from nn.eager import assert_close
+from subjects import CORE
 from sweeps_of import FUNCTIONS
 from tolerances import TORCH
 from torch import Tensor, nn
@@ -108,11 +110,12 @@ def test_equal_to_torchs_layer(name: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("name", cells.names())
-def test_every_cell_is_a_layer(name: str) -> None:
-    ours = layer(name, 2, bidirectional=True)
-    x = given().requires_grad_()
-    output, states = ours(x)
+@pytest.mark.parametrize("name", CORE)
+def test_cells_of_every_kind_are_layers(name: str) -> None:
+    ours = layers.made(name, num_layers=2, bidirectional=True)
+    x, others = layers.given(ours, T, B)
+    x.requires_grad_()
+    output, states = ours(x, **others)
     assert output.shape == (T, B, ours.output_size)
     assert [s.shape for s in states] == [(4, B, w) for w in ours.state_sizes]
     grads = torch.autograd.grad(
@@ -420,6 +423,27 @@ def test_further_inputs_of_several_layers() -> None:
     expected, _ = above(below(x, k=ks[0], s=s)[0], k=ks[1], s=s)
     assert_close(found, expected, TORCH)
     assert_close(ours(x, k=ks[0], s=s), ours(x, k=[ks[0], ks[0]], s=[s, s]), 0.0)
+
+
+def test_an_input_of_the_step_before_in_several_layers() -> None:
+    text = "h[t] = W @ x[t] + V @ x[t-1] + U @ h[t-1]"
+    ours, x = layer(text, 2, bidirectional=True), given()
+    found, states = ours(x)
+    assert ours.state_sizes == (H, 2 * H)
+    assert [list(s.shape) for s in states] == [[4, B, H], [4, B, 2 * H]]
+    below, above = (
+        layer(text, bidirectional=True),
+        Recurrent(text, 2 * H, H, bidirectional=True, dtype=torch.float64),
+    )
+    for name, parameter in ours.named_parameters():
+        part = above if "_l1" in name else below
+        part.get_parameter(name.replace("_l1", "_l0")).data.copy_(parameter)
+    middle, (_, last) = below(x)
+    assert_close(states[1][:2, :, :X], last, 0.0)
+    assert_close(found, above(middle)[0], TORCH)
+    one = layer(text, 2)
+    first, carried = one(x[:2])
+    assert_close(torch.cat([first, one(x[2:], carried)[0]]), one(x)[0], TORCH)
 
 
 def test_the_size_that_is_told_by_hidden_size() -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from subjects import CORE
 from sweeps_of import SWEEPS, sweep
 
-from bptt import cells
 from bptt.errors import UserError
 from bptt.ir.dims import add_dims, scale_dim, shape_of
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import Program
 from bptt.nn.shapes import Shape, describe, output_shapes, size, solve
 
-SIZES = {"X": 2, "H": 3, "P": 5}
+SIZES = {"X": 2, "H": 3, "P": 5, "S": 2, "M": 1}
 
 
 def shape(p: Program, port: Port, groups: int, ragged: bool) -> Shape:
@@ -26,7 +26,7 @@ def shape(p: Program, port: Port, groups: int, ragged: bool) -> Shape:
 
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("order", SWEEPS)
-@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize("cell", CORE)
 def test_every_sweep_of_every_cell(cell: str, order: str, ragged: bool) -> None:
     """From the shapes of the inputs, constants shared by all groups or not, follow the outputs'."""
     p = sweep(cell, order)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from programs import PROGRAMS
+from subjects import CORE
 from sweeps_of import program
 from tolerances import BACKEND, BACKEND_SECOND
 
-from bptt import cells
 from bptt.backends.reference import execute
 from bptt.calculus.rewrites import layer, lower
 from bptt.ir.dims import shape_of
@@ -20,17 +20,17 @@ from bptt.ir.program import Program
 from bptt.nn.sweep import Sweep, sweep_of
 from bptt.proof import oracle
 
-SIZES = {"X": 2, "H": 3, "P": 5}
+SIZES = {"X": 2, "H": 3, "P": 5, "S": 2, "M": 1}
 T = 3
 Flags = tuple[bool, ...]
 
-# The library, and what it has none of: constants over time, kinks, no input at all.
-NAMES = (*cells.names(), "antisymmetric", "kinky", "autonomous")
+# The core of the library, and what it has none of: constants over time, kinks, no input at all.
+NAMES = (*CORE, "antisymmetric", "kinky", "autonomous")
 every_cell = pytest.mark.parametrize("cell", NAMES)
 
 
 def forward(cell: str) -> Sweep:
-    known = cell in cells.names()
+    known = cell in CORE
     return sweep_of(program(cell) if known else lower(layer(PROGRAMS[cell]())))
 
 

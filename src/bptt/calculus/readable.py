@@ -189,8 +189,11 @@ def by_preactivations(p: Program, d: Derived) -> Program:
 
 def by_gates(p: Program, d: Derived) -> Program:
     """Gradients by the gates themselves: d_i = d_c*g, and d_i*i*(1 - i) where a matrix needs it."""
+    states = {s.name for s in d.of.states}
     for a in activations(d.of):
         gate, argument = d.names.get(a.name, ""), d.names.get(a.argument, "")
+        if a.argument in states:  # h = tanh(c): the next step reads c too
+            continue
         if a.elementwise and readers(p, gate).get(argument) == 1:
             p = without(p, d, argument)
     return p

@@ -211,16 +211,18 @@ def run_layers(
     batch_sizes: Tensor | None,
     dropout: float,
     others: Mapping[str, Sequence[Tensor]] = MappingProxyType({}),
+    widths: Sequence[Sequence[int]] = (),
 ) -> tuple[Tensor, list[Tensor]]:
     """The output of the last layer, and the last value of each state.
 
     `x` [T, B, X], or [N, X] where `batch_sizes` says that it is ragged; `starts` [L*D, B, w], one
     a state; `weights[layer][direction]`. `dropout` is what is dropped between layers. `others` are
-    the further inputs by name, each with a tensor a layer, laid out as `x` or [B, w].
+    the further inputs by name, each with a tensor a layer, laid out as `x` or [B, w]. `widths`: of
+    the states in each layer, where they are not those of `starts`.
     """
     x = x[None]
     finals: list[list[Tensor]] = [[] for _ in starts]
-    row, last = 0, len(weights) - 1
+    row = 0
     for k, directions in enumerate(weights):
         found: list[Tensor] = []
         for weight, text in zip(directions, (layout.forward, layout.backward), strict=False):
@@ -228,13 +230,16 @@ def run_layers(
                 x if not name else others[name][k][None] if name in others else weight(name)
                 for name in layout.reads
             ]
-            tensors += [start[row : row + 1] for start in starts]
+            own = widths[k] if widths else [start.shape[-1] for start in starts]
+            tensors += [s[row : row + 1, :, :w] for s, w in zip(starts, own, strict=True)]
             results = run(text, tensors, batch_sizes)
             found += results[: len(layout.outputs)]
-            for final, result in zip(finals, results[len(layout.outputs) :], strict=True):
-                final.append(result)
+            last = results[len(layout.outputs) :]
+            for final, start, result in zip(finals, starts, last, strict=True):
+                missing = start.shape[-1] - result.shape[-1]
+                final.append(nn.functional.pad(result, (0, missing)) if missing else result)
             row += 1
         x = found[0] if len(found) == 1 else torch.cat(found, -1)
-        if dropout and k < last:
+        if dropout and k < len(weights) - 1:
             x = nn.functional.dropout(x, dropout)
     return x[0], [final[0] if row == 1 else torch.cat(final) for final in finals]

@@ -40,7 +40,8 @@ class Recurrent(nn.Module):
     ([num_layers * directions, w] unbatched). Gives the output of the last layer, laid out as the
     input, [T, B, output_size], and the states after the last step, as the ones before the first.
 
-    The input is the cell's `x`, or its first; further ones are given by name, `layer(x, s=s, k=k)`,
+    A state that has another width in each layer (an input of theirs that is read at `[t-1]`) is as
+    wide as its widest, with zeros behind. The input is the cell's `x`, or its first; further ones are given by name, `layer(x, s=s, k=k)`,
     laid out as the input, or [B, w] where the cell declares them `per sequence`. Every layer gets
     the same, unless a list has one for each.
     """
@@ -73,7 +74,6 @@ class Recurrent(nn.Module):
         self._tails = tails_of(num_layers, bidirectional)
         known = self._layout.sizes(input_size, hidden_size, sizes or {})
         self.state_names = tuple(name for name, _ in self._layout.states)
-        self.state_sizes = self._layout.widths(known)
         self.output_size = self._layout.output_width(known) * len(self._tails[0])
         unknown = sorted(set(consts or {}) - {name for name, _ in self._layout.consts})
         if unknown:
@@ -93,6 +93,8 @@ class Recurrent(nn.Module):
                 for name, dims in self._layout.consts:
                     value = constant(self._layout, name, shape_of(dims, known), values, dtype)
                     self.register_buffer(name + tail, value.to(device))
+        self._widths = [self._layout.widths(known) for known in self._sizes]
+        self.state_sizes = tuple(map(max, zip(*self._widths, strict=True)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -155,7 +157,14 @@ class Recurrent(nn.Module):
                 )
         dropout = self.dropout if self.training else 0.0
         output, finals = run_layers(
-            self._layout, x, starts, self._weights(), batch.batch_sizes, dropout, others
+            self._layout,
+            x,
+            starts,
+            self._weights(),
+            batch.batch_sizes,
+            dropout,
+            others,
+            self._widths if len(set(self._widths)) > 1 else (),
         )
         if precision is not None:
             output = output.to(precision.output)
