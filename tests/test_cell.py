@@ -137,11 +137,11 @@ def test_a_derivation_in_every_format() -> None:
     assert latex.startswith("\\begin{align*}\n")
     assert r"\delta z_{h,t} &= \delta h_{t} \odot (1 - h_{t}^{2}) \\" in latex
     page = cell.derivation(format="md")
-    assert page.startswith("# The backward pass of mine\n")
+    assert page.startswith("# mine.cell\n")
     assert f"```text\n{RNN}```\n" in page
-    assert page.count("$$") == 2 * 3
-    assert page.count("```") == 4
+    assert page.count("```math") == 1 + 3
     assert text.split("\n\n", 1)[1].strip() in page
+    assert "bptt check mine.cell\n" in page
 
 
 def test_a_derivation_keeps_what_is_open() -> None:

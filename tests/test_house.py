@@ -46,10 +46,15 @@ NEIGHBOURS = {"bench": {"nn"}, "tasks": {"nn"}, "cli": {"nn", "bench", "tasks"}}
 # Each language (a file or folder in printers/) and each backend (a folder) is one of a kind and
 # imports none of the others. What languages share: the walk, and the layout for people.
 COMMON = {"printers.expr", "printers.people", "printers.people.layout", "printers.people.reading"}
-# A plan is printed in the language of its equations; Markdown is plain text with LaTeX in it.
+# A plan is printed in the language of its equations; Markdown is plain text with LaTeX in it,
+# and plans.
 DIALECTS = {
     "printers.plan": {"printers.text"},
-    "printers.people.markdown": {"printers.people.plain", "printers.people.latex"},
+    "printers.people.markdown": {
+        "printers.people.plain",
+        "printers.people.latex",
+        "printers.plan",
+    },
 }
 # What a command imports within its function, so that the others stay quick.
 HEAVY = {"nn", "tasks", "bench", "backends", "proof"}
@@ -341,7 +346,7 @@ def test_tests_mirror_the_source() -> None:
         assert has_tests, f"no tests for src/bptt/{room}/ in tests/{room}/"
     for path in sorted((ROOT / "tests").iterdir()):
         if path.is_dir() and not path.name.startswith((".", "__")):
-            known = path.name in rooms | TEST_FOLDERS
+            known = path.name in FLOORS.keys() | TEST_FOLDERS
             assert known, f"tests/{path.name}/ mirrors no room of src/bptt/"
         if path.name.startswith("test_"):
             known = path.stem.removeprefix("test_") in NAMES | TEST_FILES

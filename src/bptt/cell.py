@@ -12,9 +12,10 @@ from bptt import cells
 from bptt.calculus.derive import derive as derive_program
 from bptt.calculus.rewrites import lower
 from bptt.errors import CellError, UserError
-from bptt.ir.program import Program, Role, walk
+from bptt.ir.program import MACHINE, Program, Role, walk
 from bptt.language.check import Checked
 from bptt.language.check import check as check_text
+from bptt.language.head import About, about
 from bptt.language.near import did_you_mean
 from bptt.language.tokens import Limits
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # at run time only where it is needed: `import bptt` is quick
     from pathlib import Path
 
     from bptt.calculus.readable import By
+    from bptt.calculus.summary import Needs, Plans
+    from bptt.language.tree import Expr
     from bptt.proof.report import Report
 
 Format = Literal["text", "latex", "md"]
@@ -74,14 +77,38 @@ class Cell:
         return self._checked.functions
 
     @property
-    def inits(self) -> Mapping[str, float]:
-        """What a trainer starts parameters with, where the text says so."""
+    def inits(self) -> Mapping[str, Expr]:
+        """What a trainer starts parameters with, where the text says so: expressions, in the order
+        of their lines (`bptt.nn.initial.start` draws them)."""
         return self._checked.inits
 
     @property
     def consts(self) -> Mapping[str, float]:
         """The constants that have a value in the text."""
         return self._checked.consts
+
+    @property
+    def about(self) -> About:
+        """What the comments at the head of the text say: title, source, family."""
+        return about(self.text)
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of the states, outputs first, without copies of inputs read one step late."""
+        return tuple(s.name for s in self.program.states if MACHINE not in s.name)
+
+    @property
+    def needs(self) -> Needs:
+        """What a layer of this cell must be given beside one input."""
+        from bptt.calculus.summary import needs
+
+        return needs(self.lowered, self.consts)
+
+    def plans(self) -> Plans:
+        """What runs before, in and after the loop over time, forward and backward."""
+        from bptt.calculus.summary import plans
+
+        return plans(self.lowered)
 
     def bind(self, functions: Mapping[str, str]) -> Cell:
         """This cell with further functions bound."""
@@ -132,7 +159,7 @@ class Cell:
         """The backward pass as a careful person would write it down.
 
         `by`: gradients by pre-activations (`dz_i`) or by gates (`d_i`). `format`: `text`,
-        `latex`, or `md` for a page of Markdown.
+        `latex`, or `md` for a page of Markdown with all that there is to say about the cell.
         """
         from bptt.calculus.readable import By
         from bptt.printers.people import latex, markdown, plain
@@ -141,15 +168,17 @@ class Cell:
         for name, given, known in (("by", by, get_args(By)), ("format", format, get_args(Format))):
             if given not in known:
                 raise UserError(f"{name} cannot be {given!r}", help=f"it is {' or '.join(known)}")
-        found = reading(self.program, by)
         match format:
             case "text":
+                found = reading(self.program, by)
                 legend = textwrap.wrap(plain.legend(found), 98)
                 return "".join(f"# {row}\n" for row in legend) + "\n" + plain.text(found)
             case "latex":
-                return latex.text(found)
+                return latex.text(reading(self.program, by))
             case "md":
-                return markdown.page(found, self.name, self.text)
+                file = self.text != _library_text(self.name)
+                name = f"{self.name}.cell" if file else self.name
+                return markdown.page(self._checked, name, by, self.stand_ins())
 
     def __repr__(self) -> str:
         p = self.program
@@ -171,6 +200,11 @@ class Cell:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self.text, dict(self.functions), self.name)
+
+
+def _library_text(name: str) -> str | None:
+    """The text of the cell that comes with bptt under this name."""
+    return cells.read(name) if name in cells.names() else None
 
 
 def _restored(text: str, functions: dict[str, str], name: str) -> Cell:

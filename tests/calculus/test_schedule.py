@@ -11,7 +11,8 @@ from bptt.calculus.schedule import schedule
 from bptt.ir.plan import Phase, Plan
 from bptt.ir.program import refs
 
-# phases of (before, loop) forward and (loop, edge) backward
+# Phases of (before, loop) forward and (loop, edge) backward, as counted by hand for the first
+# cells. What all others have stands on their pages in docs/cells/, which are held to the plans.
 PHASES = {
     "lstm": (1, 1, 1, 1),
     "gomez": (1, 1, 1, 1),
@@ -30,7 +31,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize("cell", PHASES)
 def test_numbers_of_phases(cell: str) -> None:
     forward, backward = schedule(sweep(cell, "forward")), schedule(sweep(cell, "backward"))
     counted = (len(forward.before), len(forward.loop), len(backward.loop), len(backward.edge))

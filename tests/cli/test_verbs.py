@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,12 +120,36 @@ def test_check_fails_where_a_gradient_is_wrong(ran: Run, monkeypatch: pytest.Mon
     assert json.loads(found.out)["ok"] is False
 
 
-def test_cells_are_listed_a_line_each(ran: Run) -> None:
+def listed(out: str) -> list[str]:
+    """The names of the cells in what `bptt cells` prints."""
+    return re.findall(r"^  (\w+)", out, re.MULTILINE)
+
+
+def test_cells_are_listed_a_line_each_under_their_families(ran: Run) -> None:
     found = ran("cells")
     assert found.status == 0
     rows = found.out.splitlines()
-    assert [row.split()[0] for row in rows] == list(cells.names())
-    assert all(len(row.split()) > 3 for row in rows)
+    assert max(map(len, rows)) <= 100
+    assert listed(found.out) == [name for members in cells.families().values() for name in members]
+    assert all(f"{key}: {cells.FAMILIES[key]}" in rows for key in cells.families() if key)
+    (lstmp,) = (row for row in rows if row.startswith("  lstmp "))
+    assert lstmp.split()[-3:] == ["2", "size", "P"]
+
+
+def test_a_word_picks_cells_by_family_name_title_and_author(ran: Run) -> None:
+    family = cells.about("gru").family
+    found = ran("cells", family)
+    assert listed(found.out) == list(cells.families()[family])
+    (row,) = (row for row in found.out.splitlines() if row.startswith("  gru_cho "))
+    assert row.split()[-2:] == ["2/2", "1"]
+    assert max(map(len, found.out.splitlines())) <= 100
+    for word in ("peephole", "Gers", "gers"):
+        assert "peephole" in listed(ran("cells", word).out)
+        assert "rnn" not in listed(ran("cells", word).out)
+    assert ran("cells", "peephoel").err.endswith("help: did you mean `peephole`?\n")
+    found = ran("cells", "quux")
+    assert (found.status, found.out) == (2, "")
+    assert found.err.startswith("error: no cell has to do with `quux`\nhelp: the families are ")
 
 
 def test_show_is_verbatim(cell: str, ran: Run, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Blocks of one document share a folder and, in Python, their names; they run in t
 - ```console     each `$ bptt ...` is run; what follows is its whole output, where a line `...`
                  stands for any number of lines and 1.2e-16 for any rounding error
 - ```cell NAME   is a cell's text, saved as NAME if there is one
-- ```sh, ```text are only read
+- ```sh, ```text, ```math are only read
 
 `python tests/docs/test_docs.py` writes into the documents what their commands print, for reading
 in `git diff`. Outputs with a line `...` are left as they are.
@@ -27,7 +27,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"python", "console", "cell", "sh", "text"}
+LANGUAGES = {"python", "console", "cell", "sh", "text", "math"}
 PROMPT = "$ "
 ANY_LINES = "..."
 # Its digits are another machine's, its size is not.

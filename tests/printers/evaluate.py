@@ -18,9 +18,10 @@ def softmax(v: Array) -> Array:
     return e / np.sum(e)
 
 
-def embed(v: Array, start: int, size: int) -> Array:
-    whole = np.zeros(size)
-    whole[start : start + len(v)] = v
+def embed(v: Array, *spans: int) -> Array:
+    starts, sizes = spans[::2], spans[1::2]
+    whole = np.zeros(sizes)
+    whole[tuple(slice(s, s + k) for s, k in zip(starts, v.shape, strict=True))] = v
     return whole
 
 
@@ -49,6 +50,10 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "max": lambda a, b=None: np.max(a) if b is None else np.maximum(a, b),
     "min": np.minimum,
     "concat": lambda *args: np.concatenate([np.atleast_1d(a) for a in args]),
+    "cumsum": np.cumsum,
+    "rcumsum": lambda v: np.cumsum(v[::-1])[::-1],
+    "repeat": np.repeat,
+    "fold": lambda v, n: v.reshape(-1, n).sum(-1),
     "fill": lambda a, *sizes: np.full(sizes, a),
 }
 

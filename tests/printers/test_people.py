@@ -118,10 +118,11 @@ def evaluated(
             n.text for n in found.names.values() if (n.what, n.stem) == ("direct", port.name)
         )
         series[next(spelled)] = dict(enumerate(array))
-    zeros = {
-        found.names[line.name].text: np.zeros(shape_of(line.rhs.dims, known))
-        for line in found.lines
-    }
+    zeros: dict[str, Array] = {}
+    for line in found.lines:
+        name, dims = found.names[line.name], shape_of(line.rhs.dims, known)
+        # a gradient is zero beyond the last step; a value there must not matter
+        zeros[name.text] = np.zeros(dims) if name.what else rng.normal(size=dims)
     evaluator = Evaluator(LENGTH, series, constants, zeros, _SLOPES)
     evaluator.run(text)
     return evaluator

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from bptt.errors import CellError, Span
-from bptt.ir.dims import Dims
+from bptt.ir.dims import Dims, show_dim
 from bptt.ir.dims import terms as dim_terms
 from bptt.ir.ops import ref
 from bptt.ir.program import Equation, Kind, Node, Program, Role, State, Value
@@ -86,6 +86,7 @@ class _Checker:
         dims = self.dims(report)
         sizes = report.names()
         builder = Builder(dims, lambda found: report.final(found, sizes))
+        self.refuse_known(dims)
         program = self.program(builder, assigns, starts, outputs)
         inits = self.inits(dims)
         return Checked(program, self.tree.source, inits, consts, self.functions)
@@ -154,6 +155,16 @@ class _Checker:
             check_initial(d.name, d.value, known, dims[d.name])
             found[d.name] = d.value
         return found
+
+    def refuse_known(self, dims: Mapping[str, Dims]) -> None:
+        """`I` and `π` without a declaration are no parameters: trained, they would be wrong."""
+        for n in self.scope.values(Role.PARAM):
+            meant = {"π": "`const π = 3.141592653589793`", "pi": "`const pi = 3.141592653589793`"}
+            if n.name == "I" and len(dims["I"]) == 2:
+                meant["I"] = f"`eye({show_dim(dims['I'][0])})`"
+            if n.declaration is None and n.name in meant:
+                help = f"write {meant[n.name]}; a parameter of this name is declared"
+                raise CellError(f"`{n.name}` would be trained", n.span, help=help)
 
     def outputs(self) -> tuple[str, ...]:
         """The declared outputs, or the last equation of the cell block."""

@@ -60,6 +60,8 @@ _FOREIGN = {
     "cumax": "cumsum(softmax(v))",
     "repeat_interleave": "repeat",
     "identity": "eye(H)",
+    "Linear": "W @ v + b",
+    "linear": "W @ v + b",
     "einsum": "@",
     "norm": "sqrt(sum(v**2))",
     "square": "v**2",

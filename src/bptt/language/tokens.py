@@ -45,6 +45,10 @@ _MACHINE = re.compile(_PATTERN.replace("NAME", r"(?:[^\W\d]|\$)").replace("MORE"
 # A paper's signs that mean one thing only.
 _SIGNS = {"⊙": "*", "∘": "*", "•": "*", "∗": "*", "−": "-"}
 
+# i'[t] is a name of its own. Its prime is written as a letter: f'(v) stays a derivative.
+_PRIMED = re.compile(r"(?<=[\w'\u2032])['\u2032](?=['\u2032]*\[)")
+PRIME = "\u02b9"
+
 _LATEX = "LaTeX is not read: write `h[t-1]` for h_{t-1}, `sigmoid` or `σ`, `*` or `⊙`, `@`"
 _PRODUCT = "a product is `*` elementwise, `@` with a matrix, `dot(v, w)` of two vectors"
 _HELP = {
@@ -110,6 +114,8 @@ def tokens(source: str, number: int, line: str, *, machine: bool = False) -> lis
 
 def _normalised(source: str, number: int, line: str) -> tuple[str, range | list[int]]:
     """The line in NFKC, and for each of its characters (and its end) the column it came from."""
+    if "'" in line or "\u2032" in line:
+        line = _PRIMED.sub(PRIME, line)
     if line.isascii():
         return line, range(len(line) + 1)
     text: list[str] = []

@@ -41,9 +41,9 @@ class Recurrent(nn.Module):
     input, [T, B, output_size], and the states after the last step, as the ones before the first.
 
     A state that has another width in each layer (an input of theirs that is read at `[t-1]`) is as
-    wide as its widest, with zeros behind. The input is the cell's `x`, or its first; further ones are given by name, `layer(x, s=s, k=k)`,
-    laid out as the input, or [B, w] where the cell declares them `per sequence`. Every layer gets
-    the same, unless a list has one for each.
+    wide as its widest, with zeros behind. The input is the cell's `x`, or its first; further ones
+    are given by name, `layer(x, s=s, k=k)`, laid out as the input, or [B, w] where the cell
+    declares them `per sequence`. Every layer gets the same, unless a list has one for each.
     """
 
     def __init__(

@@ -200,6 +200,10 @@ class Latex(Spelled):
 
 def symbol(name: str, time: str = "") -> str:
     """A name as mathematics: what follows `_`, and the time, are subscripts."""
+    if name.endswith("\u02b9"):  # the prime of i'[t]
+        bare = name.rstrip("\u02b9")
+        base, subscript, rest = symbol(bare, time).partition("_")
+        return base + "'" * (len(name) - len(bare)) + subscript + rest
     letters, *subscripts = [part for part in name.split("_") if part] or [name]
     base = letters.rstrip("0123456789") or letters
     # h0 is a name, and h_0 the value of h at the first step

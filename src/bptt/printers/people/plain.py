@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 
 from bptt.ir.dims import Dim, add_dims, show_dim
 from bptt.ir.program import Node, refs, walk
@@ -100,8 +100,27 @@ def _shortened(source: str, width: int) -> str:
 
 
 def _cut(piece: str, room: int) -> list[str]:
-    """A term in parts, between which a row may end: only itself if there is room for it."""
-    return [piece] if columns(piece) <= room else re.split(r"(?<=[^\s]{2})(?= [-+] )", piece)
+    """A term in parts, between which a row may end: only itself if there is room for it.
+
+    It is cut before signs and behind commas, as few brackets deep as will do; rather before a
+    `*` than one bracket deeper.
+    """
+    if columns(piece) <= room:
+        return [piece]
+    found, depth = [piece], 0
+    marks: list[tuple[int, int]] = []  # where a part may begin, and how good a place that is
+    for k, c in enumerate(piece):
+        depth += (c in "([") - (c in ")]")
+        if k > 2 and (piece[k : k + 3] in (" + ", " - ") or piece[k - 1 : k + 1] == ", "):
+            marks.append((k, 2 * depth))
+        elif c == "*" and "*" not in (piece[k - 1], piece[k + 1]):
+            marks.append((k, 2 * depth + 1))
+    for most in sorted({rank for _, rank in marks}):
+        ends = [0, *(k for k, rank in marks if rank <= most), len(piece)]
+        found = [piece[a:b] for a, b in pairwise(ends)]
+        if max(map(columns, found)) <= room:
+            break
+    return found
 
 
 def _least(source: str) -> str:

@@ -1,11 +1,16 @@
 """The library of cells: data that reads, and the first page of Gomez's numbers."""
 
+from __future__ import annotations
+
+import re
+
 import numpy as np
 import pytest
 
 from bptt import cells
 from bptt.errors import UserError
 from bptt.ir.ports import At, Port, inputs
+from bptt.ir.program import MACHINE
 from bptt.language.check import check
 from bptt.proof.oracle import run
 
@@ -16,18 +21,38 @@ def test_unknown_cells_are_named_with_their_neighbours() -> None:
     assert caught.value.help == "did you mean `lstm`?"
 
 
-@pytest.mark.parametrize("name", cells.names())
-def test_a_cell_is_a_short_file_that_says_its_source(name: str) -> None:
-    text = cells.read(name)
+def test_a_cell_is_a_short_file(cell: str) -> None:
+    text = cells.read(cell)
     lines = text.split("\n")
-    assert lines[0].startswith("# ")
     assert sum(bool(line) and not line.startswith("#") for line in lines) <= 15
     assert max(map(len, lines)) <= 100
     assert text.endswith("\n")
     checked = check(text)
     assert checked.source == text
     for e in checked.program.equations:
-        assert e.origin in text
+        assert e.origin in text or MACHINE in e.name
+
+
+def test_a_cell_says_what_it_is_and_where_its_equations_are_from(cell: str) -> None:
+    head = cells.about(cell)
+    assert re.fullmatch(r"[^:\"]{3,70}", head.title), "begin with `# Title: authors, paper (year)`"
+    assert head.family in cells.FAMILIES, f"say `# family:` one of {', '.join(cells.FAMILIES)}"
+    assert head.source, "say `# from:` where the equations come from"
+
+
+def test_families_hold_every_cell_once_in_their_order() -> None:
+    found = cells.families()
+    assert sorted(name for members in found.values() for name in members) == list(cells.names())
+    assert [family for family in cells.FAMILIES if family in found] == [*filter(None, found)]
+
+
+def test_a_cell_without_a_family_is_listed_behind_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = {"a": "h[t] = tanh(h[t-1])\n", "b": "# B: C (1990)\n# family: gru\nh[t] = h[t-1]\n"}
+    monkeypatch.setattr(cells, "names", lambda: tuple(texts))
+    monkeypatch.setattr(cells, "read", texts.__getitem__)
+    assert cells.families() == {"gru": ("b",), "": ("a",)}
 
 
 def test_the_worked_example_of_gomez() -> None:
