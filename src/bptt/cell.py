@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bptt import cells
 from bptt.calculus.derive import derive as derive_program
-from bptt.calculus.rewrites import lower
+from bptt.calculus.rewrites import lower, with_ends
 from bptt.errors import CellError, UserError
 from bptt.ir.program import MACHINE, Program, Role, walk
 from bptt.language.check import Checked
@@ -153,7 +153,8 @@ class Cell:
         for name in sizes or {}:
             if name not in known:
                 raise UserError(f"there is no size `{name}`", help=f"there are {', '.join(known)}")
-        return check_program(self.program, order=order, sizes=sizes, values=self.consts, **options)
+        p = with_ends(self.program)
+        return check_program(p, order=order, sizes=sizes, values=self.consts, **options)
 
     def derivation(self, by: By = "preactivations", format: Format = "text") -> str:
         """The backward pass as a careful person would write it down.

@@ -17,7 +17,7 @@ from tolerances import REWRITE
 from bptt import cells
 from bptt.calculus.derive import adjoint
 from bptt.calculus.lines import copies
-from bptt.calculus.rewrites import layer
+from bptt.calculus.rewrites import layer, with_ends
 from bptt.cell import Cell
 from bptt.ir.dims import shape_of
 from bptt.ir.ports import At, Port, inputs
@@ -81,7 +81,7 @@ def cotangents(
 ) -> dict[Port, Array]:
     if p.loss is not None:
         return {Port(p.loss, At.STEPS): np.ones(LENGTH)}
-    names = dict.fromkeys((*p.outputs, *(s.name for s in p.states if s.name not in copies(p))))
+    names = dict.fromkeys((*with_ends(p).outputs, *(s.name for s in p.states if s.name not in copies(p))))
     return {Port(n, At.STEPS): rng.normal(size=values[Port(n, At.STEPS)].shape) for n in names}
 
 

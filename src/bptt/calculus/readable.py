@@ -141,6 +141,10 @@ def shared(p: Program, d: Derived) -> Program:
         by_value = [value[a] for a, _ in refs(found) if a in value]
         latest = max(by_value, key=places.__getitem__, default="")
         of = line.get(d.names.get(latest, first.name), first.name)
+        if not by_value:  # of forward values alone: it is the line that computes it
+            whole = (e.name for e in d.of.equations if found in walk(e.rhs))
+            named = (line_of(d.of, name) for name in whole)
+            of = next((name for name in named if name is not None), of)
         name = names.fresh(f"{'dq' if by_value else 'q'}{MACHINE}{of}")
         line[name] = of
         by = {found: ref(name, 0, found.dims)}

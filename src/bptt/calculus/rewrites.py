@@ -202,6 +202,14 @@ def with_outputs(p: Program, names: Iterable[str]) -> Program:
     return replace(p, outputs=tuple(dict.fromkeys((*p.outputs, *names))))
 
 
+def with_ends(p: Program) -> Program:
+    """`p` with what nothing reads, such as a readout without a loss, as further outputs."""
+    if p.loss is not None:
+        return p
+    read = {name for name, _ in refs(*(e.rhs for e in p.equations))}
+    return with_outputs(p, [e.name for e in p.steps() if e.name not in read])
+
+
 def layer(p: Program) -> Program:
     """What a layer runs: the slice that the outputs and states need, without readout and loss."""
     states = tuple(s.name for s in p.states)

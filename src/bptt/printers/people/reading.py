@@ -14,7 +14,7 @@ from enum import Enum
 from bptt.calculus.derive import Derived, adjoint
 from bptt.calculus.lines import activations, copies, line_of
 from bptt.calculus.readable import By, readable
-from bptt.calculus.rewrites import layer, lower, sliced, substituted
+from bptt.calculus.rewrites import layer, lower, sliced, substituted, with_ends
 from bptt.ir.ops import add, ref
 from bptt.ir.ports import At
 from bptt.ir.program import MACHINE, Emit, Equation, Kind, Node, Program, Role, refs, walk
@@ -84,7 +84,8 @@ class Reading:
 
 def derivation(p: Program) -> Derived:
     """The sweep to show for `p`: of its loss, if it has one, by all that is not a label; else of
-    its outputs and states."""
+    its outputs, its states and what nothing reads."""
+    p = with_ends(p)
     if p.loss is None:
         own = (s.name for s in p.states if s.name not in copies(p))
         return adjoint(lower(p), dict.fromkeys((*p.outputs, *own)))
@@ -168,7 +169,12 @@ class _Reading:
                 found.append(self.line(Part.FIRST, e, self.readers(self.carries[e.name], 1)))
             elif e.kind is Kind.ONCE and e.name not in late:
                 whole, _, met = e.name.partition(MACHINE)
-                found.append(self.line(Part.SLICES, e, f"the part of {whole} that meets {met}"))
+                part = (
+                    f"a part of {whole}"
+                    if met.isdigit()
+                    else f"the part of {whole} that meets {met}"
+                )
+                found.append(self.line(Part.SLICES, e, part))
             elif e.name in self.emits and p.value(self.emits[e.name].value).per_sequence:
                 ends.append(replace(e, kind=Kind.SUM))
             elif e.kind is Kind.STEP:
@@ -342,7 +348,8 @@ class _Reading:
     def fresh(self, text: str) -> str:
         """`text`, with a number behind it if it is taken."""
         found, count = text, 2
+        between = "_" * text[-1].isdigit()  # the second part of h_1 is no part of h_12
         while found in self.taken:
-            found, count = f"{text}{count}", count + 1
+            found, count = f"{text}{between}{count}", count + 1
         self.taken.add(found)
         return found
