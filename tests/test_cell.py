@@ -6,7 +6,9 @@ import copy
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import bptt
@@ -234,3 +236,33 @@ def test_a_backward_pass_that_nobody_could_read_is_refused_at_once() -> None:
     assert cell.backward.dir == -1  # it is there, only not to be read
     with pytest.raises(bptt.UserError, match="too long to be read"):
         cell.derivation()
+
+
+CONSTANT = """\
+const A: (D, D), B: D, k = 0.5
+state m: D
+m[t] = A @ m[t-1] + B*sum(x[t]) + k*m[t-1]
+h[t] = tanh(W @ m[t])
+"""
+
+
+def test_constants_are_given_values() -> None:
+    given = {"A": np.eye(2) / 2, "B": [1.0, 2.0]}
+    cell = Cell(CONSTANT, consts=given)
+    assert dict(cell.consts) == {"k": 0.5, "A": ((0.5, 0.0), (0.0, 0.5)), "B": (1.0, 2.0)}
+    assert cell == pickle.loads(pickle.dumps(cell)) == copy.deepcopy(cell)  # noqa: S301  # our own
+    assert cell != Cell(CONSTANT) and hash(cell) != hash(Cell(CONSTANT))
+    assert cell.bind({}).consts == cell.consts
+    report = cell.check()
+    assert report.ok and report.sizes["D"] == 2
+    given["A"][0, 0] = 7  # a copy was taken
+    assert cell.consts["A"][0][0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("consts", "said"),
+    [({"C": 1.0}, "no constant `C`"), ({"A": [1.0, 2.0]}, r"`A` is \(D, D\), and \[2\]")],
+)
+def test_constants_that_do_not_fit(consts: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Cell(CONSTANT, consts=consts)

@@ -8,10 +8,13 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+
 from bptt import cells
 from bptt.calculus.derive import derive as derive_program
 from bptt.calculus.rewrites import lower, with_ends
 from bptt.errors import CellError, UserError
+from bptt.ir.dims import show_dims
 from bptt.ir.program import MACHINE, Program, Role, walk
 from bptt.language.check import Checked
 from bptt.language.check import check as check_text
@@ -35,19 +38,28 @@ class Cell:
 
     `text` is what its author wrote. `functions` binds functions that the text leaves open, each
     to one of the language or to a definition: `{"f_c": "tanh", "G": "f(a, b) = dot(a, b)"}`.
-    Cells of the same text and bindings are equal, share one Program, and pickle as that text.
-    Raises CellError for a text that is no cell.
+    `consts` gives values to its constants, `{"A": an array}`. Cells of the same text and bindings
+    are equal, share one Program, and pickle as that text. Raises CellError for a text that is no
+    cell, UserError for a constant that it does not have.
 
     >>> print(Cell("h[t] = tanh(W @ x[t] + U @ h[t-1])").derivation())
     """
 
     def __init__(
-        self, text: str, *, functions: Mapping[str, str] | None = None, name: str = "cell"
+        self,
+        text: str,
+        *,
+        functions: Mapping[str, str] | None = None,
+        consts: Mapping[str, Any] | None = None,
+        name: str = "cell",
     ) -> None:
         self.name = name
         self.text = text
         self.functions: Mapping[str, str] = MappingProxyType(dict(functions or {}))
         self._checked = _checked(text, tuple(sorted(self.functions.items())))
+        given = {name: _constant(self.program, name, a) for name, a in (consts or {}).items()}
+        self.consts: Mapping[str, Any] = MappingProxyType({**self._checked.consts, **given})
+        self._given = tuple(sorted(given.items()))
 
     @classmethod
     def load(cls, cell: str | Path) -> Cell:
@@ -83,11 +95,6 @@ class Cell:
         return self._checked.inits
 
     @property
-    def consts(self) -> Mapping[str, float]:
-        """The constants that have a value in the text."""
-        return self._checked.consts
-
-    @property
     def about(self) -> About:
         """What the comments at the head of the text say: title, source, family."""
         return about(self.text)
@@ -112,7 +119,8 @@ class Cell:
 
     def bind(self, functions: Mapping[str, str]) -> Cell:
         """This cell with further functions bound."""
-        return Cell(self.text, functions={**self.functions, **functions}, name=self.name)
+        known = {**self.functions, **functions}
+        return Cell(self.text, functions=known, consts=dict(self._given), name=self.name)
 
     def stand_ins(self) -> dict[str, str]:
         """For each unspecified function, a smooth one to check the cell with."""
@@ -194,13 +202,16 @@ class Cell:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Cell):
             return NotImplemented
-        return (self.text, self.functions) == (other.text, other.functions)
+        return self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash((self.text, tuple(sorted(self.functions.items()))))
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.text, tuple(sorted(self.functions.items())), self._given
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.text, dict(self.functions), self.name)
+        return _restored, (self.text, dict(self.functions), dict(self._given), self.name)
 
 
 def _library_text(name: str) -> str | None:
@@ -208,8 +219,25 @@ def _library_text(name: str) -> str | None:
     return cells.read(name) if name in cells.names() else None
 
 
-def _restored(text: str, functions: dict[str, str], name: str) -> Cell:
-    return Cell(text, functions=functions, name=name)
+def _restored(text: str, functions: dict[str, str], consts: dict[str, Any], name: str) -> Cell:
+    return Cell(text, functions=functions, consts=consts, name=name)
+
+
+def _constant(p: Program, name: str, value: Any) -> Any:
+    """A constant's value as numbers that nobody can change: a float, or tuples of them."""
+    known = {v.name: v for v in p.named(Role.CONST)}
+    if name not in known:
+        help = did_you_mean(name, known) or f"its constants are: {', '.join(known) or 'none'}"
+        raise UserError(f"the cell has no constant `{name}`", help=help)
+    array = np.asarray(value, float)
+    if array.ndim not in (0, len(known[name].dims)):
+        shape = show_dims(known[name].dims)
+        raise UserError(f"the constant `{name}` is {shape}, and {list(array.shape)} was given")
+    return _frozen(array)
+
+
+def _frozen(array: np.ndarray) -> Any:
+    return tuple(map(_frozen, array)) if array.ndim else float(array)
 
 
 # Equal cells have one Program: what is compiled for it, or cached by it, is shared.

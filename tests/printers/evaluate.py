@@ -27,6 +27,8 @@ def embed(v: Array, *spans: int) -> Array:
 
 FUNCTIONS: dict[str, Callable[..., Array]] = {
     "tanh": np.tanh,
+    "sin": np.sin,
+    "cos": np.cos,
     "exp": np.exp,
     "log": np.log,
     "sqrt": np.sqrt,

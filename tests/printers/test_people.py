@@ -81,7 +81,9 @@ def cotangents(
 ) -> dict[Port, Array]:
     if p.loss is not None:
         return {Port(p.loss, At.STEPS): np.ones(LENGTH)}
-    names = dict.fromkeys((*with_ends(p).outputs, *(s.name for s in p.states if s.name not in copies(p))))
+    names = dict.fromkeys(
+        (*with_ends(p).outputs, *(s.name for s in p.states if s.name not in copies(p)))
+    )
     return {Port(n, At.STEPS): rng.normal(size=values[Port(n, At.STEPS)].shape) for n in names}
 
 

@@ -69,12 +69,17 @@ def _counted(kind: str, names: tuple[str, ...]) -> str:
     return f"{kind}{'s' if names[1:] else ''} {' '.join(names)}"
 
 
+def main_input(p: Program) -> Value | None:
+    """The input that a layer feeds: `x`, or the first that has a time."""
+    series = [v for v in p.named(Role.GIVEN) if not v.per_sequence]
+    return next((v for v in series if v.name == "x"), series[0] if series else None)
+
+
 def needs(p: Program, known: Container[str] = ()) -> Needs:
     """What a layer of `p` needs; `known` are the constants that have a value."""
     p = layer(p)
     given = p.named(Role.GIVEN)
-    series = [v for v in given if not v.per_sequence]
-    main = next((v for v in series if v.name == "x"), series[0] if series else None)
+    main = main_input(p)
     dims = [d for name in (*(s.name for s in p.states), *p.outputs) for d in p.dims(name)]
     dims += [d for v in p.values for d in v.dims]
     names = [n for n in dict.fromkeys(name for d in dims for name in terms(d)) if n]

@@ -554,6 +554,8 @@ OPS: dict[str, Op] = {
     "neg": _ew(1, lambda a: -a, lambda g, y, a: (neg(g),)),
     "pow": Op(1, _same, _pow, _d_pow, _t_pow, True, True, _POSITIVE),
     "tanh": _ew(1, np.tanh, lambda g, y, a: (mul(g, _one_minus(power(y, 2))),)),
+    "sin": _ew(1, np.sin, lambda g, y, a: (mul(g, node("cos", a)),)),
+    "cos": _ew(1, np.cos, lambda g, y, a: (neg(mul(g, node("sin", a))),)),
     "sigmoid": _ew(1, _sigmoid, lambda g, y, a: (mul(g, mul(y, _one_minus(y))),)),
     "exp": _ew(1, np.exp, lambda g, y, a: (mul(g, y),)),
     "log": _ew(1, np.log, lambda g, y, a: (div(g, a),), _POSITIVE),

@@ -28,8 +28,8 @@ _BINARY: dict[str, Callable[[Node, Node], Node]] = {
 }
 _BESIDE = ("max", "min", "prefer", "same")
 _PLAIN = (
-    "tanh exp log sqrt softplus logsigmoid softsign relu abs sign sigmoid positive outer concat"
-    " softmax log_softmax sum"
+    "tanh sin cos exp log sqrt softplus logsigmoid softsign relu abs sign sigmoid positive outer"
+    " concat softmax log_softmax sum"
 ).split()
 # The first of these arguments that is a value, where not all are: the others are sizes and names.
 _SIZED = ("size", "fill", "block", "embed")

@@ -17,7 +17,7 @@ from bptt.language.tree import Definition, Expr, operands, postorder, said
 
 CONSTANT, STATIC, SERIES = 0, 1, 2  # over time: constant, one value a sequence, one a step
 
-ELEMENTWISE = "tanh sigmoid exp log sqrt relu softplus logsigmoid softsign abs sign".split()
+ELEMENTWISE = "tanh sin cos sigmoid exp log sqrt relu softplus logsigmoid softsign abs sign".split()
 VECTOR_KEEPING = frozenset(("softmax", "log_softmax", "cumsum", "call_vector"))
 MOST_TIMES = 10**6  # that something is repeated, or cut
 SHAPE_KEEPING = frozenset((*ELEMENTWISE, "neg", "pow", "call")) | VECTOR_KEEPING

@@ -12,7 +12,7 @@ from bptt.language.tree import Expr, postorder
 
 _FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     name: getattr(torch, name)
-    for name in ("tanh", "sigmoid", "exp", "log", "sqrt", "relu", "abs", "sign")
+    for name in ("tanh", "sin", "cos", "sigmoid", "exp", "log", "sqrt", "relu", "abs", "sign")
 } | {
     "σ": torch.sigmoid,
     "softplus": functional.softplus,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.calculus.rewrites import layer
+from bptt.calculus.summary import main_input
 from bptt.errors import UserError
 from bptt.ir.dims import Dim, Dims, show_dim, size_of, terms
 from bptt.ir.ops import number
@@ -103,8 +104,7 @@ def layout_of(program: Program, cell: str) -> Layout:
     """
     p = layer(program)
     given = p.named(Role.GIVEN)
-    series = [v for v in given if not v.per_sequence]
-    first = next((v for v in series if v.name == "x"), series[0] if series else None)
+    first = main_input(p)
     if first is None:
         raise UserError(f"a layer feeds its cell an input over time, and `{cell}` reads none")
     early = next((port for port in inputs(p) if port.at in (At.FIRST, At.LAST)), None)

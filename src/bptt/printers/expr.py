@@ -20,7 +20,8 @@ from bptt.ir.program import Node
 BESIDE = frozenset(("add", "sub", "mul", "div", "max", "min", "prefer", "same"))
 # Functions that every language may call by the name they have in the language of cells.
 _NAMES = (
-    "tanh sigmoid exp log sqrt softplus logsigmoid softsign relu abs sign positive prefer same"
+    "tanh sin cos sigmoid exp log sqrt softplus logsigmoid softsign relu abs sign positive"
+    " prefer same"
     " max min outer sum concat softmax log_softmax dot mean cumsum rcumsum"
 )
 PLAIN: Mapping[str, str] = MappingProxyType({n: n for n in _NAMES.split()} | {"row_max": "max"})

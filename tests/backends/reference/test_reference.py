@@ -23,6 +23,9 @@ from bptt.ir.program import Program
 from bptt.language.check import check
 
 KINDS = ("numpy", "torch")
+# Two numbers less their mean, over their deviation, are 1 and -1 wherever they are: the slope is
+# lost to rounding, in every implementation.
+NORMALIZING = ("hyper_lstm",)
 
 # Shapes of cell that the library's own do not have.
 ODD = {
@@ -194,6 +197,8 @@ def test_backend_is_the_oracle(cell: str, order: str, kind: str, rng: np.random.
     limit = BACKEND["float64"] if first else BACKEND_SECOND
     few = GRID[2:5:2] + GRID[-1:]
     shapes = GRID if cell in CORE and order in ("forward", "backward") else few
+    if cell in NORMALIZING:
+        shapes = tuple(s for s in shapes if min(s.sizes) > 2)
     for shape in shapes:
         given = draw(p, shape, rng)
         got = run(p, shape, given, kind)

@@ -14,6 +14,7 @@ class NumpyArrays:
     """NumPy. Nothing here knows about time or cells."""
 
     add, sub, mul, div, neg = np.add, np.subtract, np.multiply, np.divide, np.negative
+    sin, cos = np.sin, np.cos
     tanh, exp, log, sqrt, abs, sign = np.tanh, np.exp, np.log, np.sqrt, np.abs, np.sign
     matmul: Any = np.matmul
 
@@ -162,6 +163,7 @@ class TorchArrays(NumpyArrays):
         self.torch = torch
         self.add, self.sub, self.mul, self.div = torch.add, torch.sub, torch.mul, torch.div
         self.neg, self.tanh, self.exp, self.log = torch.neg, torch.tanh, torch.exp, torch.log
+        self.sin, self.cos = torch.sin, torch.cos
         self.sqrt, self.abs, self.sign = torch.sqrt, torch.abs, torch.sign
         self.matmul, self.log_sigmoid = torch.matmul, f.logsigmoid
 

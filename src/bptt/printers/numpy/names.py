@@ -13,7 +13,7 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 FUNCTIONS = {
     name: name
     for name in (
-        "tanh sigmoid exp log sqrt relu softplus logsigmoid softsign abs positive sign"
+        "tanh sin cos sigmoid exp log sqrt relu softplus logsigmoid softsign abs positive sign"
         " prefer same max min"
     ).split()
 }

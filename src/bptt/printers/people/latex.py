@@ -71,7 +71,7 @@ class Latex(Spelled):
         }
     )
     functions: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {name: rf"\{name}" for name in ("tanh", "exp", "log", "max", "min")}
+        {name: rf"\{name}" for name in ("tanh", "sin", "cos", "exp", "log", "max", "min")}
         | {"sigmoid": r"\sigma", "row_max": r"\max"}
         | {
             name: rf"\operatorname{{{name.replace('_', '-')}}}"
@@ -110,7 +110,7 @@ class Latex(Spelled):
 
     def print_pow(self, n: Node, pieces: list[Piece]) -> Piece:
         exponent, base = number(float.fromhex(n.attr[0])), n.args[0]
-        if base.op in ("tanh", "sigmoid", "log") and exponent.isdigit():
+        if base.op in ("tanh", "sin", "cos", "sigmoid", "log") and exponent.isdigit():
             name = self.functions[base.op]
             return Piece(pieces[0].text.replace(name, f"{name}^{{{exponent}}}", 1))
         plain = (

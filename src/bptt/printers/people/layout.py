@@ -8,7 +8,6 @@ from bptt.ir.program import Kind, Node
 from bptt.printers.expr import Binds, Infix, Piece
 from bptt.printers.people.reading import Line, Name, Part, Reading
 
-
 # What a product with a pattern is called, and what one with its transpose.
 _PRODUCTS = {"lower": ("cumsum", "rcumsum"), "each": ("repeat", "fold")}
 
