@@ -25,6 +25,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from bptt.language.initial import DRAWS, MATRICES
+from bptt.language.parse import WORDS
+from bptt.language.terms import FUNCTIONS
+
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"python", "console", "cell", "sh", "text", "math"}
@@ -141,6 +145,13 @@ def test_the_readme_fits_two_screens() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 100
     assert max(map(len, lines)) <= 120
+
+
+def test_the_language_is_all_there() -> None:
+    text = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    said = set(re.findall(r"[^\W\d]\w*", " ".join(re.findall(r"`([^`\n]+)`", text))))
+    wanted = {*FUNCTIONS, *WORDS, *DRAWS, *MATRICES}
+    assert not wanted - said, "the page on the language lacks these words"
 
 
 def test_a_wrong_claim_is_seen() -> None:

@@ -25,10 +25,10 @@ from bptt.language.tree import (
 )
 
 _BLOCKS: tuple[Block, ...] = ("cell", "readout", "loss")
-_WORDS = ("input", "param", "const", "state", "output", "init", "function")
+WORDS = ("input", "param", "const", "state", "output", "init", "function")
 _MACHINE_WORDS = ("sweep", "loss", "emit", "let")
 _KINDS = ("elementwise", "vector", "scalar")
-_LINE_HELP = f"a line is an equation, `h[t] = ...`, or begins with one of: {', '.join(_WORDS)}"
+_LINE_HELP = f"a line is an equation, `h[t] = ...`, or begins with one of: {', '.join(WORDS)}"
 
 
 def parse(text: str, *, machine: bool = False) -> Tree:
@@ -87,7 +87,7 @@ class _Parser:
             raise CellError(
                 f"a line cannot begin with `{said(first.span)}`", first.span, help=_LINE_HELP
             )
-        words = (*_WORDS, *_MACHINE_WORDS) if self.machine else _WORDS
+        words = (*WORDS, *_MACHINE_WORDS) if self.machine else WORDS
         if second.kind == "name" and first.text in words:
             self.declaration(c)
         elif second.kind == "op" and second.text == ":" and not self.machine:
@@ -96,7 +96,7 @@ class _Parser:
             help = "a cell is equations for one step, not code: `h[t] = tanh(W @ x[t] + ...)`"
             raise CellError(f"a cell has no `{first.text}`", first.span, help=help)
         elif second.kind == "name":
-            help = did_you_mean(first.text, _WORDS) or _LINE_HELP
+            help = did_you_mean(first.text, WORDS) or _LINE_HELP
             raise CellError(f"unknown declaration `{first.text}`", first.span, help=help)
         elif second.kind == "op" and second.text == "(" and not self.machine:
             self.definition(c)
