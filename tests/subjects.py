@@ -15,7 +15,7 @@ from bptt.language.check import check
 # the backends and printed like them; see tests/cells.
 CORE: tuple[str, ...] = (
     *("gomez", "shakespeare", "sancho", "iosif", "jimenez", "rnn", "lstm", "peephole", "lstmp"),
-    *("gru", "gru_cho", "layernorm_lstm", "on_lstm", "slstm", "ea_lstm", "qrnn"),
+    *("gru", "gru_cho", "layernorm_lstm", "slstm", "ea_lstm", "qrnn"),
 )
 NAMES: tuple[str, ...] = (*PROGRAMS, *(f"{name}.cell" for name in CORE))
 EVERY: tuple[str, ...] = (*PROGRAMS, *(f"{name}.cell" for name in cells.names()))

@@ -14,7 +14,9 @@ from bptt.errors import CellError
 from bptt.ir import ops
 from bptt.ir.dims import show_dims
 from bptt.ir.program import Kind, Program, Role
+from bptt.language import canonical
 from bptt.language.check import check
+from bptt.language.tree import said
 from bptt.printers.text import text
 
 RNN = "h[t] = tanh(W @ x[t] + U @ h[t-1] + b)\n"
@@ -244,3 +246,37 @@ def test_the_language_is_cheap_to_import() -> None:
     code = "import sys, bptt.language.check\nprint(sorted({'torch', 'click'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Typed from the paper on xLSTM (its equations 8 to 17), with its signs, tildes and primes.
+SLSTM = """\
+z̃[t] = W_z @ x[t] + R_z @ h[t-1] + b_z
+ĩ[t] = W_i @ x[t] + R_i @ h[t-1] + b_i
+f̃[t] = W_f @ x[t] + R_f @ h[t-1] + b_f
+õ[t] = W_o @ x[t] + R_o @ h[t-1] + b_o
+f[t] = σ(f̃[t])
+m[t] = max(log(f[t]) + m[t-1], ĩ[t])
+i′[t] = exp(ĩ[t] − m[t])
+f′[t] = exp(log(f[t]) + m[t-1] − m[t])
+c[t] = f′[t] ⊙ c[t-1] + i′[t] ⊙ tanh(z̃[t])
+n[t] = f′[t] ⊙ n[t-1] + i′[t]
+h̃[t] = c[t] / n[t]
+h[t] = σ(õ[t]) ⊙ h̃[t]
+"""
+
+
+def test_primes_stand_in_the_names_of_values_over_time() -> None:
+    p = check(SLSTM).program
+    assert {"iʹ", "fʹ", "ĩ", "f̃"} <= {e.name for e in p.equations}
+    assert check(SLSTM.replace("′", "'")).program.equations[4].rhs is p.equations[4].rhs
+    twice = check("h''[t] = tanh(W @ x[t] + h''[t-1])\nh'[t] = h''[t] + h'[t-1]\n").program
+    assert [e.name for e in twice.equations] == ["hʹʹ", "hʹ"]
+    read = canonical.read(text(p))
+    assert [e.rhs for e in read.equations] == [e.rhs for e in p.equations]
+
+
+def test_the_place_of_an_error_behind_a_prime() -> None:
+    with pytest.raises(CellError) as caught:
+        check("h''[t] = tanh(W @ x[t] + h''[t-1] + c[t-3])\n")
+    assert caught.value.span is not None
+    assert said(caught.value.span) == "c[t-3]"

@@ -12,7 +12,7 @@ from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import Program
 from bptt.nn.shapes import Shape, describe, output_shapes, size, solve
 
-SIZES = {"X": 2, "H": 3, "P": 5, "S": 2, "M": 1}
+SIZES = {"X": 2, "H": 3, "P": 5, "S": 2}
 
 
 def shape(p: Program, port: Port, groups: int, ragged: bool) -> Shape:

@@ -20,7 +20,7 @@ from bptt.ir.program import Program
 from bptt.nn.sweep import Sweep, sweep_of
 from bptt.proof import oracle
 
-SIZES = {"X": 2, "H": 3, "P": 5, "S": 2, "M": 1}
+SIZES = {"X": 2, "H": 3, "P": 5, "S": 2}
 T = 3
 Flags = tuple[bool, ...]
 

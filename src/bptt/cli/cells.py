@@ -15,13 +15,11 @@ from bptt.language.near import did_you_mean
 Families = Mapping[str, tuple[str, ...]]
 
 _WIDTH = 100  # columns of a line
-_NEEDS = 26  # columns of what a cell needs
-_WHOLE = """
-needs: what a layer must be given beside one input and the widths. `bptt show NAME` prints the
-equations, `bptt cells lstm` a family, or what has to do with a word, with phases."""
-_PART = """
+_NEEDS = 22  # columns of what a cell needs
+_LEGEND = """
 phases: the parts of a step that wait for each other, forward/backward. needs: what a layer must be
-given beside one input and the widths. `bptt show NAME` prints the equations."""
+given beside one input and the widths. `bptt show NAME` prints the equations, `bptt cells lstm` a
+family, or what has to do with a word."""
 
 
 @click.command()
@@ -34,38 +32,36 @@ def cells(word: str | None) -> None:
     found = library.families()
     if word is not None:
         found = {word: found[word]} if word in found else _with(word, found)
-    # plans of all cells would take some seconds
-    table = {name: _row(name, word is not None) for name in chain(*found.values())}
-    click.echo("\n".join(_rows(found, table, "phases" if word is not None else "")))
-    click.echo(_PART if word is not None else _WHOLE)
+    table = {name: _row(name) for name in chain(*found.values())}
+    click.echo("\n".join(_rows(found, table)))
+    click.echo(_LEGEND)
 
 
 Row = tuple[str, str, str, str, str]
 
 
-def _row(name: str, phases: bool) -> Row:
+def _row(name: str) -> Row:
     """Title, year, phases, states, needs."""
     head, cell = library.about(name), Cell.load(name)
     year = f" ({head.year})" if head.year else ""
-    counted = "{:>2}/{:<2}".format(*cell.plans().phases) if phases else ""
+    counted = "{:>2}/{:<2}".format(*cell.plans().phases)
     return head.title, year, counted, str(len(cell.states)), _cut(cell.needs.text(), _NEEDS)
 
 
-def _rows(found: Families, table: dict[str, Row], phases: str) -> Iterator[str]:
+def _rows(found: Families, table: dict[str, Row]) -> Iterator[str]:
     """The lines: those of a family under its heading, the titles cut where there is no room."""
     width = max(map(len, table))
     titles = max(len(title + year) for title, year, *_ in table.values())
     needs = max(len("needs"), *(len(row[-1]) for row in table.values()))
-    middle = len(phases) + 2 if phases else 0
-    room = min(_WIDTH - 4 - width - middle - len("  states  ") - needs, titles)
+    room = min(_WIDTH - 4 - width - len("  phases  states  ") - needs, titles)
 
     def line(name: str, row: Row) -> str:
         title, year, phases, states, needed = row
-        titled = _cut(title, room - len(year)) + year
-        shown = f"{name:<{width}}  {titled:<{room}}{phases:>{middle}}  {states:>6}"
+        titled = title + year if len(title + year) <= room else _cut(title, room)
+        shown = f"{name:<{width}}  {titled:<{room}}  {phases:>6}  {states:>6}"
         return f"  {shown}  {needed}".rstrip()
 
-    yield line("", ("", "", phases, "states", "needs"))
+    yield line("", ("", "", "phases", "states", "needs"))
     for family, members in found.items():
         yield f"{family}: {library.FAMILIES[family]}" if family else "others"
         yield from (line(name, table[name]) for name in members)
