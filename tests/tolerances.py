@@ -53,6 +53,16 @@ BACKEND = {"float64": 1e-13, "float32": 3e-5}
 # (at least 0.2 in the tests) to the power 5/2: 20 * 0.2**-2.5 = 1100 roundings.
 BACKEND_SECOND = 1100 * EPS
 
+# Random cells: the backend against the oracle and against torch, up to second derivatives. Nobody
+# chose their condition: roundings of 1e-16 grow by what a few hundred operations in a row divide by
+# and multiply with. A term that is wrong shows as a part of 1, and not of a thousand million.
+RANDOM = 1e-9
+# A sample of a random cell is drawn again when an argument is so near a kink that rounding alone
+# could put it on the other side.
+AWAY_FROM_KINKS = 1e-7
+# Or when a value grows to more than this: then its derivatives do by powers of it.
+TAME = 30.0
+
 # --- torch ----------------------------------------------------------------------------------------
 
 # A cell through `run`, or a layer, against the same in plain torch ops, in float64 and relative
@@ -62,6 +72,13 @@ TORCH = 1e-10
 TORCH_THIRD = 1e-8
 # A result that was rounded once to bfloat16, which has 8 bits.
 BFLOAT16 = 2**-8
+
+# --- other libraries ------------------------------------------------------------------------------
+
+# A cell against the same in another library, relative to the tensor's largest entry (at least 1).
+# In float64 both round some tens of products of numbers of size 1. A library in float32 rounds
+# each by 6e-8, and we compare in float64 with the numbers it was given.
+ELSEWHERE = {"float64": 1e-13, "float32": 2e-6}
 
 # --- tasks ----------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ a page for a cell of yours.
 
 *Phases* are the parts of a step that wait for each other, forward/backward: the fewer, the faster.
 *Needs* is what a layer must be given beside one input and the widths. *Same numbers as*: libraries
-whose cell was run beside ours, values and gradients.
+whose cell was run beside ours: values, and gradients where the library has them.
 """
 
 
