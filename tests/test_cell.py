@@ -266,3 +266,25 @@ def test_constants_are_given_values() -> None:
 def test_constants_that_do_not_fit(consts: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Cell(CONSTANT, consts=consts)
+
+
+def test_a_page_shows_the_values_that_constants_were_given() -> None:
+    page = Cell(CONSTANT, consts={"k": 0.7, "B": 2.0}).derivation(format="md")
+    assert "constant, 0.7" in page and "constant, 0.5" not in page
+    assert Cell(CONSTANT, consts={"B": 2.0}).check(sizes={"D": 3}).ok  # a number for each of B
+
+
+@pytest.mark.parametrize("value", ["abc", [[1.0], [1.0, 2.0]], 1j, None, 2.0])
+def test_constants_that_are_no_arrays_of_numbers(value: Any) -> None:
+    with pytest.raises(UserError, match="the constant `A` is"):
+        Cell(CONSTANT, consts={"A": value})
+
+
+def test_a_name_is_no_cell_and_says_how_to_get_it() -> None:
+    with pytest.raises(UserError, match="'lstm' is a name"):
+        Cell("lstm")
+
+
+def test_a_check_of_a_huge_size_is_refused() -> None:
+    with pytest.raises(UserError, match="would not end"):
+        Cell("state h: 9000000*H\nh[t] = h[t-1]/2").check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -53,6 +54,9 @@ class Cell:
         consts: Mapping[str, Any] | None = None,
         name: str = "cell",
     ) -> None:
+        if text in cells.names():
+            help = f"`bptt.load({text!r})` gives the cell of that name"
+            raise UserError(f"a Cell is made of equations, and {text!r} is a name", help=help)
         self.name = name
         self.text = text
         self.functions: Mapping[str, str] = MappingProxyType(dict(functions or {}))
@@ -187,7 +191,8 @@ class Cell:
             case "md":
                 file = self.text != _library_text(self.name)
                 name = f"{self.name}.cell" if file else self.name
-                return markdown.page(self._checked, name, by, self.stand_ins())
+                known = replace(self._checked, consts=self.consts)
+                return markdown.page(known, name, by, self.stand_ins())
 
     def __repr__(self) -> str:
         p = self.program
@@ -229,8 +234,14 @@ def _constant(p: Program, name: str, value: Any) -> Any:
     if name not in known:
         help = did_you_mean(name, known) or f"its constants are: {', '.join(known) or 'none'}"
         raise UserError(f"the cell has no constant `{name}`", help=help)
-    array = np.asarray(value, float)
-    if array.ndim not in (0, len(known[name].dims)):
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the constant `{name}` is no array of numbers: {error}") from None
+    if np.isnan(array).any():
+        raise UserError(f"the constant `{name}` is not a number everywhere")
+    rank = len(known[name].dims)
+    if array.ndim != rank and (array.ndim or rank == 2):
         shape = show_dims(known[name].dims)
         raise UserError(f"the constant `{name}` is {shape}, and {list(array.shape)} was given")
     return _frozen(array)

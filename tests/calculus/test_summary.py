@@ -44,7 +44,7 @@ def test_a_plain_cell_needs_nothing() -> None:
 
 def test_a_cell_may_have_no_input_and_no_size() -> None:
     found = needs(lowered("n[t] = n[t-1] + 1"))
-    assert named(found)[:3] == [None, "H", ()]
+    assert named(found)[:3] == [None, 1, ()]
 
 
 def test_many_of_a_kind_are_counted() -> None:

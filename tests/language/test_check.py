@@ -280,3 +280,8 @@ def test_the_place_of_an_error_behind_a_prime() -> None:
         check("h''[t] = tanh(W @ x[t] + h''[t-1] + c[t-3])\n")
     assert caught.value.span is not None
     assert said(caught.value.span) == "c[t-3]"
+
+
+def test_a_readout_that_is_the_output_leaves_the_state_its_size() -> None:
+    p = check("h[t] = tanh(W @ x[t] + U @ h[t-1])\ny[t] = V @ h[t]\n").program
+    assert {k: v for k, v in dims(p).items() if k in "hyV"} == {"h": "H", "y": "Y", "V": "(Y, H)"}

@@ -2,10 +2,12 @@
 
 import math
 
+import pytest
 import torch
 from tolerances import TORCH
 
 from bptt.cell import Cell
+from bptt.errors import UserError
 from bptt.nn import Recurrent
 
 WIDE = 200
@@ -47,3 +49,14 @@ def test_every_kind_of_initial_value() -> None:
 def test_draws_follow_torchs_generator() -> None:
     for a, b in zip(made().values(), made().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    text = "h[t] = tanh(W @ x[t] + U @ h[t-1])\ninit W = log(normal(0, 1))\n"
+    with pytest.raises(UserError, match=r"`log\(normal\(0, 1\)\)` is not finite"):
+        Recurrent(Cell(text), 3, 4)
+
+
+def test_half_precision_starts_too() -> None:
+    layer = Recurrent("nbrc", 3, 4, dtype=torch.bfloat16)
+    assert layer.get_parameter("W_a_l0").dtype is torch.bfloat16

@@ -411,6 +411,28 @@ def test_further_inputs_of_ragged_batches() -> None:
         assert_close(padded[:n, b], alone, TORCH)
 
 
+def test_an_input_packed_in_another_order_is_refused() -> None:
+    ours, x, k, s = gated(), given(), given(T, B, H), given(B, 2)
+    packs = [
+        pack_padded_sequence(a, torch.tensor(n), enforce_sorted=False)
+        for a, n in ((x, [2, 4, 3]), (k, [4, 2, 3]))
+    ]
+    with pytest.raises(UserError, match="packed in another way"):
+        ours(packs[0], k=packs[1], s=s)
+
+
+def test_an_input_named_like_an_argument_is_refused() -> None:
+    with pytest.raises(UserError, match="`states` cannot name a further input"):
+        Recurrent("input x: X, states: H\nh[t] = W @ x[t] + states[t] + h[t-1]", X, H)
+
+
+def test_constants_are_buffers_without_a_history() -> None:
+    grown = torch.ones(H, requires_grad=True) * 2
+    ours = Recurrent("const b: H\nh[t] = W @ x[t] + b*h[t-1]", X, H, consts={"b": grown})
+    assert not ours.b_l0.requires_grad
+    copy.deepcopy(ours)
+
+
 def test_further_inputs_of_several_layers() -> None:
     ours, x, s = gated(num_layers=2), given(), given(B, 2)
     ks = [given(T, B, H), given(T, B, H)]
@@ -482,6 +504,7 @@ def test_further_inputs_that_do_not_fit(inputs: Any, said: str) -> None:
         (lambda: Recurrent("iosif", X, H), "not specified.*functions="),
         (lambda: layer("input x: H\nh[t] = tanh(x[t] + u*h[t-1])"), "input.*is H = 5 wide"),
         (lambda: layer("h[t] = tanh(U @ h[t-1] + b)"), "an input over time"),
+        (lambda: Recurrent("state h: scalar\nh[t] = mean(x[t]) + h[t-1]", 6, 7), "cannot be 7"),
         (lambda: Recurrent("state h: 3*K\nh[t] = W @ x[t] + h[t-1]", 6, 7), "3.K.* cannot be 7"),
         (lambda: layer("gru_chp"), "gru_cho"),
     ],

@@ -75,6 +75,15 @@ def main_input(p: Program) -> Value | None:
     return next((v for v in series if v.name == "x"), series[0] if series else None)
 
 
+def main_size(p: Program) -> Dim:
+    """The size that a layer's hidden_size says: `H`, or the width of the first state that is a
+    vector; 1 where all states are numbers."""
+    dims = [d for v in p.values for d in v.dims] + [d for e in p.equations for d in e.rhs.dims]
+    if any("H" in terms(d) for d in dims):
+        return "H"
+    return next((d for s in p.states for d in p.dims(s.name)), 1)
+
+
 def needs(p: Program, known: Container[str] = ()) -> Needs:
     """What a layer of `p` needs; `known` are the constants that have a value."""
     p = layer(p)
@@ -83,7 +92,7 @@ def needs(p: Program, known: Container[str] = ()) -> Needs:
     dims = [d for name in (*(s.name for s in p.states), *p.outputs) for d in p.dims(name)]
     dims += [d for v in p.values for d in v.dims]
     names = [n for n in dict.fromkeys(name for d in dims for name in terms(d)) if n]
-    hidden = "H" if "H" in names else next((d for s in p.states for d in p.dims(s.name)), "H")
+    hidden = main_size(p)
     told = solved([hidden, *(main.dims if main else ())])
     calls = [n for n in walk(*(e.rhs for e in p.equations)) if n.op.startswith("call")]
     return Needs(

@@ -148,11 +148,13 @@ class _Checker:
             assert d.value is not None
             if d.name not in params:
                 help = did_you_mean(d.name, params) or "`init` starts a parameter"
+                if d.name in self.scope.state_names():
+                    help = f"what a state is before the first step: `state {d.name} = ...`"
                 raise CellError(f"unknown name `{d.name}`: no such parameter", d.span, help=help)
             if d.name in found:
                 raise CellError(f"`{d.name}` has an initial value twice", d.span)
             known = {name: dims[name] for name in found}
-            check_initial(d.name, d.value, known, dims[d.name])
+            check_initial(d.name, d.value, known, dims[d.name], params)
             found[d.name] = d.value
         return found
 
@@ -162,6 +164,9 @@ class _Checker:
             meant = {"π": "`const π = 3.141592653589793`", "pi": "`const pi = 3.141592653589793`"}
             if n.name == "I" and len(dims["I"]) == 2:
                 meant["I"] = f"`eye({show_dim(dims['I'][0])})`"
+            if n.declaration is None and n.name in FUNCTIONS:
+                what = f"`{n.name}` is a function, and stands here without its argument"
+                raise CellError(what, n.span, help=f"write `{n.name}(...)`")
             if n.declaration is None and n.name in meant:
                 help = f"write {meant[n.name]}; a parameter of this name is declared"
                 raise CellError(f"`{n.name}` would be trained", n.span, help=help)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from bptt.errors import CellError
 from bptt.ir.dims import Dims, show_dims
@@ -20,8 +20,10 @@ _HELP = (
 )
 
 
-def check_initial(name: str, value: Expr, known: Mapping[str, Dims], dims: Dims) -> None:
-    """Raise CellError unless `value` can start the parameter `name`.
+def check_initial(
+    name: str, value: Expr, known: Mapping[str, Dims], dims: Dims, params: Container[str]
+) -> None:
+    """Raise CellError unless `value` can start the parameter `name`, one of `params`.
 
     `known`: the dims of the parameters that have an initial value already.
     """
@@ -42,10 +44,10 @@ def check_initial(name: str, value: Expr, known: Mapping[str, Dims], dims: Dims)
                 numbers = "two numbers" if wanted == 2 else "one argument"
                 raise CellError(f"`{e.name}` takes {numbers}, not {len(e.args)}", e.span)
         else:
-            raise _unknown(e)
+            raise _unknown(e, params)
 
 
-def _unknown(e: Expr) -> CellError:
+def _unknown(e: Expr, params: Container[str]) -> CellError:
     if e.op == "name" and e.lag is not None:
         what = f"`{said(e.span)}` is read at a step, and parameters start before the first"
         return CellError(what, e.span, help=_HELP)
@@ -55,5 +57,6 @@ def _unknown(e: Expr) -> CellError:
         return CellError(f"`{said(e.span)}` is no initial value", e.span, help=_HELP)
     help = did_you_mean(e.name, _WORDS if e.op == "name" else (*DRAWS, *ELEMENTWISE))
     if e.op == "name":
-        return CellError(f"`{e.name}` has no initial value yet", e.at, help=help or _HELP)
+        what = "has no initial value yet" if e.name in params else "is no initial value"
+        return CellError(f"`{e.name}` {what}", e.at, help=help or _HELP)
     return CellError(f"an initial value knows no function `{e.name}`", e.at, help=help or _HELP)

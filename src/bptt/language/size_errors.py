@@ -51,12 +51,13 @@ class Report:
                 self.origins[size] = n.span, f"`{size}` is the size of the input `{n.name}`"
 
     def names(self) -> dict[str, Dim]:
-        """Names for the sizes that are free: `H` for the output's or state's, else the value's."""
+        """Names for the sizes that are free: `H` for a state's or the output's, or the value's."""
         found: dict[str, Dim] = {}
         taken = set(self.origins)
         states = self.scope.state_names()
         main = {*self.outputs, *states}
-        order = (*self.outputs, *states, *self.scope.names)
+        first = [name for name in self.outputs if name in states]
+        order = (*first, *states, *self.outputs, *self.scope.names)
         for name in dict.fromkeys(order):
             n = self.scope.names[name]
             for dim in n.shape.dims or ():
@@ -154,6 +155,8 @@ class Report:
             return CellError("`.T` of a vector", span, help=help)
         if problem.reason == "beside":
             return self.beside(term)
+        if problem.reason == "factor":
+            return self.factor(term)
         gated = term.args[0]
         if gated.op == "mul" and {a.level > 0 for a in gated.args} == {True, False}:
             k = 0 if gated.args[0].level else 1
@@ -171,6 +174,24 @@ class Report:
         factor = _bracketed(vector) if term.op == "mul" else "v"
         help = f"a product with a matrix is written `{_bracketed(matrix)} @ {factor}`"
         return CellError(what, term.expr.span, help=help, notes=self.notes(term))
+
+    def factor(self, term: Term) -> CellError:
+        """What stands beside a matrix and may be a number or another matrix."""
+        k = 0 if term.args[0].shape.dims is None else 1
+        stack, names = [term.args[k]], list[str]()
+        while stack:
+            part = stack.pop()
+            if part.op == "ref" and part.shape.dims is None:
+                names.append(part.attr[0])
+            stack += part.args
+        what = f"`{said(term.parts[k].span)}` is a number or a matrix here, and nothing says which"
+        name = names[0] if names else "k"
+        other = term.args[1 - k].shape.dims or term.shape.dims or ()
+        shown = f"({', '.join(self.show(d) for d in other)})"
+        help = f"declare it: `param {name}: scalar`"
+        if other and "?" not in shown:
+            help += f", or `param {name}: {shown}`"
+        return CellError(what, term.parts[k].span, help=help)
 
     def gated(self, term: Term, vector: str, matrix: str, right: str) -> CellError:
         after, before = f"{vector} * ({matrix} @ {right})", f"{matrix} @ ({vector} * {right})"

@@ -43,7 +43,9 @@ class WrongKind(Exception):
 class Refused(Exception):
     """A term that no sizes can save."""
 
-    def __init__(self, reason: Literal["beside", "number", "inner", "transposed"]) -> None:
+    def __init__(
+        self, reason: Literal["beside", "number", "inner", "transposed", "factor"]
+    ) -> None:
         super().__init__()
         self.reason = reason
 
@@ -327,8 +329,10 @@ class Sizes:
             a, b = term.args
             unknown, other = (a, b) if a.shape.dims is None else (b, a)
             dims = other.shape.dims if other.shape.dims is not None else term.shape.dims
-            if other.op == "eye" and term.op == "mul":
-                dims = ()  # a number times the identity: nothing else would be of use
+            if term.op in ("mul", "div") and dims is not None and len(dims) == 2:
+                if other.op != "eye":
+                    raise Refused("factor")  # a number or a mask: papers have both
+                dims = ()  # nothing else would be of use
             if unknown.shape.dims is None and dims is not None:
                 self.set(unknown.shape, dims, term.parts[0 if unknown is a else 1])
         elif term.op == "matmul":

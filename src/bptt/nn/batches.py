@@ -25,6 +25,8 @@ class Batch(NamedTuple):
     @staticmethod
     def of(given: Tensor | PackedSequence, batch_first: bool) -> Batch:
         """`given` [T, B, X] ([B, T, X] with `batch_first`), unbatched [T, X], or packed."""
+        if not isinstance(given, Tensor | PackedSequence):
+            raise UserError(f"the input is a {type(given).__name__}, and a tensor is needed")
         if isinstance(given, PackedSequence):
             sizes = given.batch_sizes
             return Batch(given.data, int(sizes[0]), sizes, given, False, False)
@@ -37,27 +39,20 @@ class Batch(NamedTuple):
         x = given.transpose(0, 1) if batch_first else given
         return Batch(x, x.shape[1], None, None, False, batch_first)
 
-    def other(
-        self, given: Tensor | PackedSequence, name: str, width: int, *, per_sequence: bool
-    ) -> Tensor:
+    def other(self, given: object, name: str, width: int, *, per_sequence: bool) -> Tensor:
         """A further input in the order of `x`: [T, B, w] or [N, w], or [B, w] `per_sequence`.
 
         `given` is laid out as the input was. Raises UserError where it does not fit.
         """
         if isinstance(given, PackedSequence):
-            sizes = self.batch_sizes
-            if per_sequence or sizes is None or not torch.equal(given.batch_sizes, sizes):
+            if per_sequence or self.packed is None or not _packed_alike(given, self.packed):
                 raise UserError(f"`{name}` is packed in another way than the input")
             given = given.data
         elif self.packed is not None and not per_sequence:
             raise UserError(f"`{name}` is not packed, and the input is")
-        wanted = [width] if per_sequence else [*self.x.shape[:-1], width]
-        if per_sequence and not self.unbatched:
-            wanted = [self.size, width]
-        elif self.unbatched and not per_sequence:
-            wanted = [wanted[0], width]
-        elif self.batch_first and not per_sequence:
-            wanted = [wanted[1], wanted[0], width]
+        if not isinstance(given, Tensor):
+            raise UserError(f"`{name}` is a {type(given).__name__}, and a tensor is needed")
+        wanted = [*self._lead(per_sequence), width]
         if list(given.shape) != wanted:
             raise UserError(f"`{name}` has the shape {list(given.shape)}; it is {wanted}")
         if per_sequence:
@@ -67,6 +62,15 @@ class Batch(NamedTuple):
         if self.unbatched:
             return given[:, None]
         return given.transpose(0, 1) if self.batch_first else given
+
+    def _lead(self, per_sequence: bool) -> list[int]:
+        """The leading axes of a further input, as the caller has them."""
+        if per_sequence:
+            return [] if self.unbatched else [self.size]
+        lead = list(self.x.shape[:-1])
+        if self.unbatched:
+            return lead[:1]
+        return lead[::-1] if self.batch_first else lead
 
     def starts(self, states: Sequence[Tensor]) -> list[Tensor]:
         """States [L*D, B, w] as the kernel wants them ([L*D, w] where the input is unbatched)."""
@@ -90,6 +94,17 @@ class Batch(NamedTuple):
         if self.unbatched:
             return output.squeeze(1), tuple(f.squeeze(1) for f in finals)
         return (output.transpose(0, 1) if self.batch_first else output), tuple(finals)
+
+
+def _packed_alike(a: PackedSequence, b: PackedSequence) -> bool:
+    """Whether two packed batches have the same sequences in the same order."""
+    if not torch.equal(a.batch_sizes, b.batch_sizes):
+        return False
+    count = int(a.batch_sizes[0])
+    orders = [
+        torch.arange(count) if p.sorted_indices is None else p.sorted_indices.cpu() for p in (a, b)
+    ]
+    return torch.equal(*orders)
 
 
 class Precision(NamedTuple):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bptt.language.tree import Expr, postorder
+from bptt.errors import UserError
+from bptt.language.tree import Expr, postorder, said
 
 _FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     name: getattr(torch, name)
@@ -43,7 +44,11 @@ def start(parameter: Tensor, value: Expr, known: Callable[[str], Tensor]) -> Non
         args = found[first:]
         del found[first:]
         found.append(_value(e, args, parameter, known))
-    parameter.copy_(found.pop())
+    drawn = found.pop().expand_as(parameter)
+    if not drawn.isfinite().all():
+        span = value.span
+        raise UserError(f"the initial value `{said(span)}` is not finite everywhere")
+    parameter.copy_(drawn)
 
 
 def _value(e: Expr, args: list[Tensor], like: Tensor, known: Callable[[str], Tensor]) -> Tensor:
@@ -52,7 +57,11 @@ def _value(e: Expr, args: list[Tensor], like: Tensor, known: Callable[[str], Ten
     if e.op in _OPERATORS:
         return _OPERATORS[e.op](*args)
     if e.op == "name":
-        return _MATRICES[e.name](torch.empty_like(like)) if e.name in _MATRICES else known(e.name)
+        if e.name not in _MATRICES:
+            return known(e.name)
+        half = like.dtype in (torch.float16, torch.bfloat16)  # which have no decompositions
+        drawn = torch.empty_like(like, dtype=torch.float32 if half else like.dtype)
+        return _MATRICES[e.name](drawn).to(like.dtype)
     if e.name in _FUNCTIONS:
         return _FUNCTIONS[e.name](*args)
     if e.name == "uniform":

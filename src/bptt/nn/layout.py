@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bptt.calculus.rewrites import layer
-from bptt.calculus.summary import main_input
+from bptt.calculus.summary import main_input, main_size
 from bptt.errors import UserError
 from bptt.ir.dims import Dim, Dims, show_dim, size_of, terms
 from bptt.ir.ops import number
@@ -20,6 +20,8 @@ from bptt.ir.program import Node, Program, Role, State, walk
 from bptt.nn.run import run
 from bptt.nn.shapes import solve
 from bptt.printers.text import text as canonical_text
+
+_ARGUMENTS = ("self", "input", "states")
 
 
 class Other(NamedTuple):
@@ -39,6 +41,7 @@ class Layout:
     backward: str  # and of the one that begins at the last
     reads: tuple[str, ...]  # in this order: "" is the input, a name another one or a constant
     input: Dim
+    main: Dim  # what hidden_size says
     others: tuple[Other, ...]  # the inputs beside the first
     outputs: tuple[tuple[str, Dim], ...]
     states: tuple[tuple[str, Dim], ...]
@@ -52,16 +55,13 @@ class Layout:
         Raises UserError where one is missing, unknown or does not fit.
         """
         names = self._names()
-        main: Dim = "H" if "H" in names else next((d for _, d in self.states), "H")
         for name in extra:
-            if name not in names or name == main:
-                free = ", ".join(f"`{n}`" for n in names if n != main) or "none"
-                raise UserError(
-                    f"the cell `{self.cell}` takes no size `{name}`",
-                    help=f"`{show_dim(main)}` is hidden_size, and its other sizes are: {free}",
-                )
+            if name not in names or name == self.main:
+                free = ", ".join(f"`{n}`" for n in names if n != self.main) or "none"
+                help = f"`{show_dim(self.main)}` is hidden_size, and its other sizes are: {free}"
+                raise UserError(f"the cell `{self.cell}` takes no size `{name}`", help=help)
         known = dict(extra)
-        solve([(main, hidden), (self.input, wide)], known)
+        solve([(self.main, hidden), (self.input, wide)], known)
         missing = next((name for name in names if name not in known), None)
         if missing is not None:
             raise UserError(
@@ -73,10 +73,9 @@ class Layout:
                 f"the input of the cell `{self.cell}` is {show_dim(self.input)} = "
                 f"{size_of(self.input, known)} wide, and this layer's input is {wide}"
             )
-        if names and size_of(main, known) != hidden:
-            raise UserError(
-                f"hidden_size is {show_dim(main)} in the cell `{self.cell}`, and cannot be {hidden}"
-            )
+        if size_of(self.main, known) != hidden:
+            main = show_dim(self.main)
+            raise UserError(f"hidden_size is {main} in `{self.cell}`, and cannot be {hidden}")
         wrong = next((name for name, n in known.items() if n < 1), None)
         if wrong is not None:
             raise UserError(f"the size {wrong} must be at least 1, not {known[wrong]}")
@@ -107,6 +106,9 @@ def layout_of(program: Program, cell: str) -> Layout:
     first = main_input(p)
     if first is None:
         raise UserError(f"a layer feeds its cell an input over time, and `{cell}` reads none")
+    taken = next((v.name for v in given if v is not first and v.name in _ARGUMENTS), None)
+    if taken is not None:
+        raise UserError(f"`{taken}` cannot name a further input: it is an argument of the layer")
     early = next((port for port in inputs(p) if port.at in (At.FIRST, At.LAST)), None)
     assert early is None, f"`{cell}` reads {early} beyond an end"  # `check` makes copies instead
     call = next((n for n in walk(*(e.rhs for e in p.equations)) if n.op.startswith("call")), None)
@@ -129,6 +131,7 @@ def layout_of(program: Program, cell: str) -> Layout:
             if port.at is not At.START
         ),
         input=_width(first.dims),
+        main=main_size(p),
         others=tuple(Other(v.name, _width(v.dims), v.per_sequence) for v in given if v != first),
         outputs=tuple((name, _width(p.dims(name))) for name in p.outputs),
         states=tuple((s.name, _width(p.dims(s.name))) for s in p.states),
@@ -197,7 +200,10 @@ def constant(
             f"the constant `{name}` of the cell `{layout.cell}` has no value",
             help=f"give it one of the shape {list(shape)}: consts={{'{name}': ...}}",
         )
-    value = torch.as_tensor(values[name], dtype=dtype or torch.get_default_dtype())
+    try:
+        value = torch.as_tensor(values[name], dtype=dtype or torch.get_default_dtype()).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the constant `{name}` is no array of numbers: {error}") from None
     if value.dim() and tuple(value.shape) != shape:
         raise UserError(f"the constant `{name}` is {list(value.shape)}; it must be {list(shape)}")
     return value.expand(shape).clone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import cast, overload
 
@@ -144,7 +145,7 @@ class Recurrent(nn.Module):
             raise UserError(f"the input is {x.shape[-1]} wide, and input_size is {self.input_size}")
         starts = self._given(states, batch)
         others = self._others(inputs, batch)
-        weight = next(self.parameters(), None)
+        weight = next(chain(self.parameters(), self.buffers()), None)
         precision = None if weight is None else Precision.of(x, weight)
         if precision is not None:
             x, starts = x.to(precision.inside), [s.to(precision.inside) for s in starts]

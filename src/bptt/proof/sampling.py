@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from bptt.ir.program import Kind, Program, Role, walk
 from bptt.proof.oracle import Array, Arrays, run
 
 # Odd, so that a sum of two is the size of nothing else: sizes that are swapped never fit.
+_MOST_NUMBERS = 10**6  # of one value in a check, which moves each of them
 PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 WARM_STEPS = 3
 
@@ -45,8 +47,13 @@ def sizes_for(
         raise UserError(f"{len(missing)} sizes to choose, which is too many", help="give sizes=")
     known |= dict(zip(missing, free, strict=False))
     known = {name: known[name] for name in names}
+    largest = max((prod(shape_of(each, known)) for each in dims), default=0)
+    if largest > _MOST_NUMBERS:
+        raise UserError(
+            f"a check with values of {largest} numbers would not end", help="give sizes="
+        )
     for name, array in values.items():
-        if np.shape(array) != shape_of(_dims(p, name), known):
+        if np.ndim(array) and np.shape(array) != shape_of(_dims(p, name), known):
             wanted = f"{show_dims(_dims(p, name))} with {known}"
             raise UserError(f"`{name}` has the shape {np.shape(array)}, not {wanted}")
     return known
@@ -71,7 +78,7 @@ def draw(
         dims = p.dims(port.name)
         shape = shape_of(dims, sizes)
         if port.name in values:
-            given[port] = np.asarray(values[port.name], dtype=float)
+            given[port] = np.broadcast_to(np.asarray(values[port.name], dtype=float), shape).copy()
             continue
         array = np.asarray(rng.normal(size=_lead(port, length) + shape))
         if len(shape) == 2:

@@ -55,13 +55,15 @@ class Spelled(Infix):
 
     def between(self, root: Node) -> list[str]:
         """The text of an expression, cut before the signs between its terms, or after commas."""
-        text = self.show(root)
-        op, operands = self.form(root)
-        if op in ("add", "sub"):
-            sign, _ = self.signs[op]
+        found: list[str] = []
+        while True:  # from the last term to the first
+            text = self.show(root)
+            op, operands = self.form(root)
+            if op not in ("add", "sub"):
+                return [text, *reversed(found)]
             right = self.bracket(self.piece(operands[1]), Binds(Binds.SUM + 1))
-            return [*self.between(operands[0]), f"{sign}{right}"]
-        return [text]
+            found.append(f"{self.signs[op][0]}{right}")
+            root = operands[0]
 
     def form(self, n: Node) -> tuple[str, Sequence[Node]]:
         """As in `Infix`; a product with a pattern is the function that it stands for."""

@@ -222,7 +222,8 @@ def _example(p: Program, name: str, need: Needs, functions: Mapping[str, str]) -
     wide = size_of(need.main.dims[0], sizes) if need.main.dims else 1
     yield from ("import torch", "from bptt.nn import Recurrent", "")
     for v in need.consts:
-        yield f"{v.name} = torch.rand({shape(v)})  # {_dims(v.dims)}"
+        scale = f" / {size_of(v.dims[1], sizes)}" if len(v.dims) == 2 else ""
+        yield f"{v.name} = torch.rand({shape(v)}){scale}  # {_dims(v.dims)}"
     arguments = [f'"{name}"', str(wide), str(size_of(need.hidden, sizes)), *options]
     if len(", ".join(arguments)) < _LINE:
         yield f"layer = Recurrent({', '.join(arguments)})"
@@ -231,7 +232,7 @@ def _example(p: Program, name: str, need: Needs, functions: Mapping[str, str]) -
     yield f"{need.main.name} = torch.randn({shape(need.main, 20, 8)})  # time, batch, width"
     for v in need.inputs:
         first = (8,) if v.per_sequence else (20, 8)
-        yield f"{v.name} = torch.randn({shape(v, *first)})"
+        yield f"{v.name} = torch.rand({shape(v, *first)})"
     out, *more = p.outputs
     shown = f"  # {', '.join(p.outputs)} side by side" if more else ""
     yield f"{'out' if more else out}, states = layer({need.main.name}{others}){shown}"
