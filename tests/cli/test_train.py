@@ -114,6 +114,7 @@ def test_a_signal_saves_and_stops(number: signal.Signals) -> None:
         (["rhyme.txt", "--minutes", "nan"], "cannot last nan minutes"),
         (["rhyme.txt", "--hidden", "99999"], "hidden must lie between"),
         (["rhyme.txt", "--steps", "1", "--cell", "no-such-cell"], "no-such-cell"),
+        (["rhyme.txt", "--steps", "1", "--cell", "ode_lstm"], "input dt"),
         (["--resume"], "there is no run"),
         (["--resume", "nowhere"], "there is no folder nowhere"),
         (["--resume", "nowhere", "--cell", "gru"], "--cell of a run that goes on"),

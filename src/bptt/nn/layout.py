@@ -71,7 +71,8 @@ class Layout:
         if size_of(self.input, known) != wide:
             raise UserError(
                 f"the input of the cell `{self.cell}` is {show_dim(self.input)} = "
-                f"{size_of(self.input, known)} wide, and this layer's input is {wide}"
+                f"{size_of(self.input, known)} wide, and this layer's input is {wide}",
+                help="input_size, or the size of what is fed, must be as wide",
             )
         if size_of(self.main, known) != hidden:
             main = show_dim(self.main)

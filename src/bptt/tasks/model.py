@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, softmax
 from bptt.cell import Cell
 from bptt.errors import UserError
 from bptt.nn import Recurrent
+from bptt.nn.recurrent import cell_of
 from bptt.tasks.config import Config
 from bptt.tasks.text import Vocabulary
 
@@ -30,6 +31,7 @@ class CharModel(nn.Module):
 
     def __init__(self, cell: str | Cell, symbols: int, config: Config) -> None:
         super().__init__()
+        _refuse_needy(cell_of(cell, None))
         self.embedding = nn.Embedding(symbols, config.embedding)
         between = config.dropout if config.layers > 1 else 0.0
         self.recurrent = Recurrent(
@@ -48,6 +50,16 @@ class CharModel(nn.Module):
         initial = self.recurrent.initial_states(fresh.shape[0])
         mark = fresh[None, :, None]
         return tuple(torch.where(mark, new, old) for new, old in zip(initial, states, strict=True))
+
+
+def _refuse_needy(cell: Cell) -> None:
+    """Raise UserError for a cell that needs what a language model does not give."""
+    need = cell.needs
+    if need.text():
+        raise UserError(
+            f"the cell `{cell.name}` needs more than one input and the widths: {need.text()}",
+            help="`bptt train` gives a cell characters; bptt.nn.Recurrent takes all that it needs",
+        )
 
 
 def judge(model: CharModel, codes: Tensor) -> float:
