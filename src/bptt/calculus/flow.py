@@ -315,7 +315,8 @@ def hoist(f: Flow) -> Flow:
     for n in walk(*f.roots()):
         for a in n.args:
             inside = a in loop or a in after
-            early = not inside and (n in loop or n in after) and a in heavy
+            exact = n.op == "same"  # asks for equal values: they are computed once
+            early = not inside and (n in loop or n in after) and (a in heavy or exact)
             late = a in loop and n in after and a.op != "ref"
             if (early or late) and a not in taken and a.op != "ref":
                 taken.add(a)

@@ -79,7 +79,7 @@ class Region:
             source = self.source(n)
             if done:
                 order.append(n)
-            elif source is not None:
+            elif source is not None and n not in self.var:
                 stack.append((source, False))
             elif n not in seen and n not in self.outside and (n in self.var or not is_leaf(n)):
                 seen.add(n)
@@ -88,7 +88,10 @@ class Region:
         return order
 
     def source(self, n: Node) -> Node | None:
-        """What a state read one step back is computed by, where this region computes it first."""
+        """What a state read one step back, whole or a slice of it, is computed by, where this
+        region computes it first."""
+        if n.op == "block" and is_leaf(n):
+            n = n.args[0]
         if self.stepwise or n.op != "ref" or n.attr[1] != 1:
             return None
         found = self.context.states.get(n.attr[0])
@@ -178,7 +181,7 @@ class Region:
         return self.context.rank.get(name, last), self.seen.setdefault(n, len(self.seen))
 
     def of(self, n: Node) -> int:
-        source = self.source(n)
+        source = None if n in self.level else self.source(n)
         return self.level.get(n, 0) if source is None else self.level[source] + 1
 
     # --- names ---

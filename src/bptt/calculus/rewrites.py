@@ -122,8 +122,14 @@ def lower(p: Program, names: Names | None = None) -> Program:
 
 
 def _wants(n: Node, a: Node, heavy: Container[Node]) -> bool:
-    """Whether `n` needs a name for its argument `a`: it holds a contraction, or `n` is one."""
-    return (a in heavy and n.op not in _AFFINE) or (n.op in ("matmul", "outer") and _loose(a))
+    """Whether `n` needs a name for its argument `a`: it holds a contraction, or `n` is one.
+
+    So does what a largest element is taken of. Its derivative asks which element that is, and
+    computed again it may differ in the last digit.
+    """
+    return (a in heavy and n.op not in _AFFINE) or (
+        n.op in ("matmul", "outer", "row_max") and _loose(a)
+    )
 
 
 def _named_alone(root: Node) -> set[Node]:
