@@ -332,7 +332,7 @@ HARD: dict[str, str] = {
     "a thousand names in a declaration": "input " + ", ".join(f"x{k}" for k in range(9_000)) + "\n",
     "a name of thirty thousand letters": RNN.replace("W", "W" * 30_000),
     "a name of thirty thousand letters, unknown": RNN.replace("tanh", "t" * 30_000),
-    "two long names that nearly agree": f"{'a' * 2_000}[t] = {'a' * 1_999}b[t-1]",
+    "two long names that nearly agree": f"{'a' * 20_000}[t] = {'a' * 19_999}b[t-1]",
     "a thousand names that nearly agree": chained("name#[t] = x[t]", 450, "h[t] = nam[t-1]"),
     # bytes
     "a NUL": RNN.replace("b)", "b\0)"),

@@ -88,8 +88,7 @@ class Region:
         return order
 
     def source(self, n: Node) -> Node | None:
-        """What a state read one step back, whole or a slice of it, is computed by, where this
-        region computes it first."""
+        """What a state read one step back (or a slice) is computed by, if here and before."""
         if n.op == "block" and is_leaf(n):
             n = n.args[0]
         if self.stepwise or n.op != "ref" or n.attr[1] != 1:

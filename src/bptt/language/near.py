@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+_LONG = 80  # letters of a name that nobody mistypes: comparing all with all would take minutes
+
+
 def near(name: str, known: Iterable[str]) -> list[str]:
     """Those of `known` that are the fewest slips of the finger away from `name`, at most four."""
     limit = 1 if len(name) < 3 else 2
@@ -24,7 +27,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str | None:
 
 def _distance(a: str, b: str, limit: int) -> int:
     """Edits (insert, delete, replace, swap of neighbours, change of case) from `a` to `b`."""
-    if abs(len(a) - len(b)) > limit:
+    if abs(len(a) - len(b)) > limit or len(a) > _LONG:
         return limit + 1
     if a.lower() == b.lower():
         return 1
