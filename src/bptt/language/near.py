@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-
 _LONG = 80  # letters of a name that nobody mistypes: comparing all with all would take minutes
 
 

@@ -66,8 +66,10 @@ def differences(f: Function, point: Mapping[Any, Array], port: Any, weights: Arr
         while h >= LAST_STEP:
             coarse, fine = at(move, h), at(move, h / FINER)
             if coarse is not None and fine is not None:
-                explained = np.abs(coarse[0] - fine[0]) <= fine[1]
-                return np.where(explained, coarse[0], fine[0])
+                (found, _), (finer, noise) = coarse, fine
+                unlike = np.abs(found - finer) > noise
+                found[unlike] = finer[unlike]
+                return found
             h /= 2
         raise KinkError(port)
 
