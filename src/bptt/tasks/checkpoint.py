@@ -28,7 +28,6 @@ FILE = "checkpoint.safetensors"
 RUNS = "runs"
 FORMAT = "bptt language model"
 VERSION = 1
-_TEMPORARY = ".checkpoint.tmp"
 _Record = TypeVar("_Record")
 
 
@@ -93,23 +92,27 @@ class Checkpoint:
 def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Put the checkpoint in the place of the old one, whole or not at all. Raises UserError."""
     document = {"format": FORMAT, "version": VERSION, **asdict(checkpoint.state)}
-    text = json.dumps(document, allow_nan=False)
-    # Copies: safetensors refuses tensors that share memory, as views of one buffer do.
-    tensors = {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format)
-        for name, tensor in checkpoint.tensors.items()
-    }
-    content = save(tensors, {"bptt": text, "sha256": _digest(text, tensors)})
-    temporary = folder / _TEMPORARY
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / FILE)
+        write_file(folder / FILE, json.dumps(document, allow_nan=False), checkpoint.tensors)
     except OSError as error:
         what = f"cannot save to {folder}: {error.strerror}"
         raise UserError(what, help="the checkpoint before it, if there is one, is whole") from None
+
+
+def write_file(path: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors, a JSON text and a digest of both in one file, whole or not at all: OSError."""
+    # Copies: safetensors refuses tensors that share memory, as views of one buffer do.
+    copies = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    content = save(copies, {"bptt": text, "sha256": _digest(text, copies)})
+    temporary = path.with_name(f".{path.stem}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -119,25 +122,35 @@ def read(folder: Path) -> Checkpoint:
         what = f"{folder} holds no run" if folder.is_dir() else f"there is no folder {folder}"
         raise UserError(what, help=f"name a folder that `bptt train` made: it holds a {FILE}")
     try:
-        opened: Any = safe_open(path, framework="pt")
-        with opened as file:
-            header: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in list(file.keys())}
-    except (SafetensorError, OSError, ValueError) as error:
+        text, tensors = read_file(path)
+    except ValueError as error:
         raise damaged(folder, str(error)) from None
-    if "bptt" not in header:
+    if text is None:
         help = f"name a folder that `bptt train` made; this {FILE} is another program's"
         raise UserError(f"{folder} holds no run of bptt", help=help)
-    if header.get("sha256") != _digest(header["bptt"], tensors):
-        raise damaged(folder, "its content does not have the SHA-256 that was written with it")
     try:
-        document = json.loads(header["bptt"])
+        document = json.loads(text)
         if document.pop("format") != FORMAT or document.pop("version") != VERSION:
             help = "use the bptt that wrote it, or train anew"
             raise UserError(f"{folder} was written by another version of bptt", help=help)
         return Checkpoint(_record(State, document), tensors)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(folder, str(error)) from None
+
+
+def read_file(path: Path) -> tuple[str | None, dict[str, Tensor]]:
+    """What `write_file` put there; no text in another program's file. ValueError: damaged."""
+    try:
+        opened: Any = safe_open(path, framework="pt")
+        with opened as file:
+            header: dict[str, str] = file.metadata() or {}
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in list(file.keys())}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(str(error)) from None
+    text = header.get("bptt")
+    if text is not None and header.get("sha256") != _digest(text, tensors):
+        raise ValueError("its content does not have the SHA-256 that was written with it")
+    return text, tensors
 
 
 def damaged(folder: Path, why: str) -> UserError:
