@@ -45,7 +45,14 @@ FLOORS = {
 NEIGHBOURS = {"bench": {"nn"}, "tasks": {"nn"}, "cli": {"nn", "bench", "tasks"}}
 # Each language (a file or folder in printers/) and each backend (a folder) is one of a kind and
 # imports none of the others. What languages share: the walk, and the layout for people.
-COMMON = {"printers.expr", "printers.people", "printers.people.layout", "printers.people.reading"}
+COMMON = {
+    "printers.expr",
+    "printers.people",
+    "printers.people.layout",
+    "printers.people.reading",
+    "printers.people.reasons",
+    "printers.people.worked",
+}
 # A plan is printed in the language of its equations; Markdown is plain text with LaTeX in it,
 # and plans.
 DIALECTS = {
@@ -55,6 +62,23 @@ DIALECTS = {
         "printers.people.latex",
         "printers.plan",
     },
+    "printers.people.mathml_figures": {"printers.people.mathml"},
+    "printers.people.notebook": {
+        "printers.people.mathml",
+        "printers.people.mathml_figures",
+        "printers.people.markdown",
+        "printers.text",
+    },
+    "printers.people.page": {
+        "printers.people.mathml",
+        "printers.people.mathml_figures",
+        "printers.people.page_diagram",
+    },
+    "printers.people.page_diagram": {"printers.people.mathml"},
+    "printers.people.worked_text": {"printers.people.plain"},
+    "printers.people.worked_json": {"printers.people.plain"},
+    "printers.people.worked_latex": {"printers.people.latex"},
+    "printers.people.worked_markdown": {"printers.people.worked_latex"},
 }
 # What a command imports within its function, so that the others stay quick.
 HEAVY = {"nn", "tasks", "bench", "backends", "proof"}

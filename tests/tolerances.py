@@ -4,6 +4,7 @@ Unless it says otherwise, an error is relative to the largest entry of its own t
 entry by entry: y*(1 - y) through a saturated value y has no relative accuracy of its own.
 """
 
+from bptt.proof.judge import LIMIT
 from bptt.proof.report import FLOOR, LIMITS
 
 # The unit of float64: 2**-52.
@@ -62,6 +63,20 @@ RANDOM = 1e-9
 AWAY_FROM_KINKS = 1e-7
 # Or when a value grows to more than this: then its derivatives do by powers of it.
 TAME = 30.0
+
+# --- worked examples ------------------------------------------------------------------------------
+
+# The numbers of a worked example against torch's, of size 1: some tens of roundings of 1e-16 would
+# do; a billionth is far below what anybody prints.
+TRACE = 1e-9
+# A number against the digits of a post that rounds to five decimals and goes on with what it
+# rounded: ten times half a unit of its last place.
+PRINTED = 5e-5
+
+# --- hand-written backward passes -----------------------------------------------------------------
+
+# Two lines that give the same, as a part of the largest entry: what the judge takes for right.
+SAME_LINE = LIMIT
 
 # --- torch ----------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@
 >>> assert bptt.check("lstm").ok
 """
 
-from bptt.cell import Cell, check, derive, load
+from bptt.cell import Cell, check, derive, load, trace
 from bptt.errors import BpttError, CellError, UserError
 
-__all__ = ["BpttError", "Cell", "CellError", "UserError", "check", "derive", "load"]
+__all__ = ["BpttError", "Cell", "CellError", "UserError", "check", "derive", "load", "trace"]

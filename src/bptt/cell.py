@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain, count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,14 +15,14 @@ import numpy as np
 from bptt import cells
 from bptt.calculus.derive import derive as derive_program
 from bptt.calculus.rewrites import lower, with_ends
+from bptt.cells.files import read
 from bptt.errors import CellError, UserError
 from bptt.ir.dims import show_dims
-from bptt.ir.program import MACHINE, Program, Role, walk
+from bptt.ir.program import MACHINE, Program, Role, Shown, walk
 from bptt.language.check import Checked
 from bptt.language.check import check as check_text
 from bptt.language.head import About, about
 from bptt.language.near import did_you_mean
-from bptt.language.tokens import Limits
 
 if TYPE_CHECKING:  # at run time only where it is needed: `import bptt` is quick
     from pathlib import Path
@@ -29,9 +30,12 @@ if TYPE_CHECKING:  # at run time only where it is needed: `import bptt` is quick
     from bptt.calculus.readable import By
     from bptt.calculus.summary import Needs, Plans
     from bptt.language.tree import Expr
+    from bptt.printers.people.worked import Worked
+    from bptt.proof.judge import Judgement
     from bptt.proof.report import Report
 
 Format = Literal["text", "latex", "md"]
+_SMOOTH = ("tanh", "sigmoid", "softplus", "sin", "logsigmoid")  # what stands in for open functions
 
 
 class Cell:
@@ -99,6 +103,11 @@ class Cell:
         return self._checked.inits
 
     @property
+    def hand_written(self) -> bool:
+        """Whether the text holds a backward pass that its author wrote down."""
+        return self._checked.tree.hand is not None
+
+    @property
     def about(self) -> About:
         """What the comments at the head of the text say: title, source, family."""
         return about(self.text)
@@ -127,17 +136,22 @@ class Cell:
         return Cell(self.text, functions=known, consts=dict(self._given), name=self.name)
 
     def stand_ins(self) -> dict[str, str]:
-        """For each unspecified function, a smooth one to check the cell with."""
-        usual = {name: self._stand_in(name, kind) for name, kind in self.unspecified.items()}
+        """For each unspecified function, a smooth one to check the cell with: all different, so
+        that one in another's place shows."""
+        smooth = chain(_SMOOTH, (f"f(v) = tanh({k}*v)" for k in count(2)))
+        usual = {
+            name: self._stand_in(name, kind, smooth) for name, kind in self.unspecified.items()
+        }
         try:
             self.bind(usual)
         except CellError:  # the arguments of a loss are not of one size
-            return {n: self._stand_in(n, k, apart=True) for n, k in self.unspecified.items()}
+            scalar = [n for n, kind in self.unspecified.items() if kind == "scalar"]
+            return usual | {n: self._stand_in(n, "scalar", smooth, apart=True) for n in scalar}
         return usual
 
-    def _stand_in(self, name: str, kind: str, *, apart: bool = False) -> str:
+    def _stand_in(self, name: str, kind: str, smooth: Iterator[str], *, apart: bool = False) -> str:
         if kind != "scalar":
-            return "tanh" if kind == "elementwise" else "softmax"
+            return next(smooth) if kind == "elementwise" else "softmax"
         nodes = walk(*(e.rhs for e in self.program.equations))
         call = next(n for n in nodes if n.op == "call_scalar" and n.attr[0] == name)
         names = [f"a{k}" for k in range(1, len(call.args) + 1)]
@@ -167,6 +181,37 @@ class Cell:
                 raise UserError(f"there is no size `{name}`", help=f"there are {', '.join(known)}")
         p = with_ends(self.program)
         return check_program(p, order=order, sizes=sizes, values=self.consts, **options)
+
+    def judge(self, *, explain: bool = True) -> Judgement:
+        """The backward pass that the text's author wrote down, judged line by line. Raises
+        CellError where it cannot be read, UserError where there is none."""
+        from bptt.proof.judge import judge
+
+        known = {**self.functions, **self.stand_ins()}
+        return judge(self._checked, known, self.consts, explain=explain)
+
+    def trace(
+        self,
+        values: Mapping[str, Any] | str | Path | None = None,
+        *,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Worked:
+        """A worked example: every line with its numbers, forward, backward, one step of descent.
+
+        `values`: a file of values, or its sections as a dict (`bptt.proof.given`). What it leaves
+        out is drawn from `seed`; without both, a cell that was published with numbers has those.
+        Functions left open are stood in for. `options`: `length` (steps), `sizes`, `by` (as for
+        `derivation`), `rate` (of learning). Raises UserError for values that do not fit.
+        """
+        from bptt.proof import given, trace
+
+        own = seed is None and self.text == _library_text(self.name)
+        found = given.found(values, cells.example(self.name) if own else None)
+        functions = self.stand_ins()
+        about = {"name": self.name, "title": self.about.title, "functions": functions}
+        p, consts = self.bind(functions).program, self.consts
+        return trace.trace(p, values=found, consts=consts, seed=seed or 0, **about, **options)
 
     def derivation(self, by: By = "preactivations", format: Format = "text") -> str:
         """The backward pass as a careful person would write it down.
@@ -204,6 +249,11 @@ class Cell:
             f" outputs {', '.join(p.outputs)}; {parameters} parameters>"
         )
 
+    def _repr_html_(self) -> str:
+        from bptt.printers.people.notebook import cell_html
+
+        return cell_html(replace(self._checked, consts=self.consts), self.name)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Cell):
             return NotImplemented
@@ -217,6 +267,16 @@ class Cell:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self.text, dict(self.functions), dict(self._given), self.name)
+
+
+def _html(thing: Any) -> str:
+    """What a notebook shows for a Program or a worked example."""
+    from bptt.printers.people import notebook
+
+    return notebook.html(thing)
+
+
+Shown.renderer = _html
 
 
 def _library_text(name: str) -> str | None:
@@ -271,60 +331,6 @@ def _backward(program: Program) -> Program:
     return derivation(program).program
 
 
-# --- finding cells ------------------------------------------------------------------------------
-
-
-def read(cell: str | Path) -> tuple[str, str]:
-    """The text of a cell, and its name: one that comes with bptt, or a file's. Raises UserError."""
-    from pathlib import Path
-
-    if isinstance(cell, str) and cell in cells.names():
-        return cells.read(cell), cell
-    path = Path(cell)
-    if isinstance(cell, str) and ("=" in cell or "\n" in cell):
-        raise UserError("this is no name or file, but a cell's text", help="use bptt.Cell(text)")
-    if (
-        isinstance(cell, str)
-        and path.suffix != ".cell"
-        and len(path.parts) < 2
-        and not _exists(path)
-    ):
-        help = (
-            did_you_mean(cell, cells.names()) or "`bptt cells` lists them; a file ends in `.cell`"
-        )
-        raise UserError(f"there is no cell called `{cell}`", help=help)
-    return _read_file(path), path.stem
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name longer than any file's
-        return False
-
-
-def _read_file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            found = file.read(Limits().size + 1)
-    except OSError as error:
-        beside = [p.name for p in path.parent.glob("*.cell")] if path.parent.is_dir() else []
-        near = did_you_mean(path.name, beside) if isinstance(error, FileNotFoundError) else None
-        raise UserError(f"cannot read {path}: {error.strerror}", help=near) from None
-    return decoded(found, str(path))
-
-
-def decoded(found: bytes, name: str) -> str:
-    """The text of a cell from its bytes. Raises UserError."""
-    if len(found) > Limits().size:
-        help = "a cell is a handful of equations"
-        raise UserError(f"{name} is larger than {Limits().size // 1024} KiB", help=help)
-    try:
-        return found.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not text in UTF-8") from None
-
-
 # --- verbs --------------------------------------------------------------------------------------
 
 
@@ -344,3 +350,9 @@ def derive(cell: Cell | Program | str | Path) -> Program:
 def check(cell: Cell | str | Path, order: int = 1, **options: Any) -> Report:
     """Whether what is derived from a cell is right: every gradient against the truth."""
     return load(cell).check(order, **options)
+
+
+def trace(cell: Cell | str | Path, values: Any = None, **options: Any) -> Worked:
+    """A worked example of a cell: every line with numbers. `values` and `options` as `Cell.trace`
+    has them."""
+    return load(cell).trace(values, **options)

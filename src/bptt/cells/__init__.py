@@ -1,4 +1,4 @@
-"""The library of cells: `*.cell` files, data and not code."""
+"""The library of cells: `*.cell` files, data and not code; `*.toml` has values of an example."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ def read(name: str) -> str:
         help = did_you_mean(name, names()) or "`bptt cells` lists them"
         raise UserError(f"unknown cell `{name}`", help=help)
     with open(os.path.join(_FOLDER, f"{name}.cell"), encoding="utf-8") as file:
+        return file.read()
+
+
+def example(name: str) -> str | None:
+    """The values that a cell was published with, as a file of values has them, if it was."""
+    path = os.path.join(_FOLDER, f"{name}.toml")
+    if name not in names() or not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
         return file.read()
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bptt.cell import Cell, decoded, read
+from bptt.cell import Cell
+from bptt.cells.files import decoded, read
 from bptt.errors import UserError
 from bptt.language.tokens import Limits
 

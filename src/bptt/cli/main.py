@@ -16,6 +16,7 @@ VERBS = {
     "derive": "The backward pass of a cell, as a careful person would write it.",
     "check": "Prove it: every gradient against the truth.",
     "plan": "What of a cell runs where: before, in and after the loop.",
+    "trace": "A worked example: the cell with numbers, forward and backward.",
     "cells": "The cells that come with bptt.",
     "show": "The text of a cell, verbatim.",
     "train": "Train a character-level language model.",

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from bptt.ir.dims import Dims
 
@@ -146,8 +146,18 @@ class Emit:
     name: str
 
 
+class Shown:
+    """What notebooks show as HTML. Printers stand on a floor above: whoever may import them says
+    here, once, what does it."""
+
+    renderer: ClassVar[Callable[[Any], str] | None] = None
+
+    def _repr_html_(self) -> str | None:
+        return None if Shown.renderer is None else Shown.renderer(self)
+
+
 @dataclass(frozen=True, eq=False)
-class Program:
+class Program(Shown):
     """One sweep over time. `dir` +1 runs t = 0..T-1, -1 runs t = T-1..0.
 
     `outputs` may name steps, onces and sums. `loss` names the step whose sum over time is

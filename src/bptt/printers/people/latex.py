@@ -10,7 +10,7 @@ from typing import ClassVar
 from bptt.ir.dims import add_dims, show_dim
 from bptt.ir.program import Node
 from bptt.printers.expr import Binds, Piece
-from bptt.printers.people.layout import Spelled, number, parts, rows
+from bptt.printers.people.layout import Spelled, letters, number, parts, rows
 from bptt.printers.people.reading import Line, Name, Reading
 
 _ROW = 110  # characters of a row, most of which do not show
@@ -200,16 +200,11 @@ class Latex(Spelled):
 
 def symbol(name: str, time: str = "") -> str:
     """A name as mathematics: what follows `_`, and the time, are subscripts."""
-    if name.endswith("\u02b9"):  # the prime of i'[t]
-        bare = name.rstrip("\u02b9")
-        base, subscript, rest = symbol(bare, time).partition("_")
-        return base + "'" * (len(name) - len(bare)) + subscript + rest
-    letters, *subscripts = [part for part in name.split("_") if part] or [name]
-    base = letters.rstrip("0123456789") or letters
-    # h0 is a name, and h_0 the value of h at the first step
-    above = f"^{{({letters[len(base) :]})}}" if len(base) < len(letters) else ""
-    below = [*map(_word, subscripts), *([time] if time else [])]
-    return _word(base) + above + (f"_{{{','.join(below)}}}" if below else "")
+    found = letters(name)
+    base = _word(found.base) + "'" * found.primes
+    above = f"^{{({found.above})}}" if found.above else ""
+    below = [*map(_word, found.below), *([time] if time else [])]
+    return base + above + (f"_{{{','.join(below)}}}" if below else "")
 
 
 def _word(word: str) -> str:
@@ -244,5 +239,5 @@ def _size(dim: object) -> str:
 
 
 def _parentheses(text: str) -> str:
-    tall = r"\frac" in text or r"\left" in text
+    tall = any(word in text for word in (r"\frac", r"\left", r"\begin"))
     return rf"\left({text}\right)" if tall else f"({text})"

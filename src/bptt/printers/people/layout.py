@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from bptt.ir.program import Kind, Node
 from bptt.printers.expr import Binds, Infix, Piece
@@ -86,18 +87,43 @@ class Spelled(Infix):
         name, lag = n.attr
         reading = self.reading
         if name in reading.sums:
-            inner = type(self)(reading)
-            inner.show(reading.sums[name])
-            piece = inner.pieces[reading.sums[name]]
-            return self.sum_over_time(piece.text, piece.binds)
+            return self.summed(reading.sums[name])
         if name in reading.first:
             return Piece(self.symbol(reading.names[name], "-1"))
         if name not in reading.series:
             return Piece(self.symbol(reading.names[name], ""))
-        ahead = -self.dir * lag
+        return Piece(self.symbol(reading.names[name], self.time(-self.dir * lag)))
+
+    def time(self, ahead: int) -> str:
+        """The text of the time so many steps after that of the line."""
         if self.first:
-            return Piece(self.symbol(reading.names[name], str(ahead)))
-        return Piece(self.symbol(reading.names[name], f"t{ahead:+d}" if ahead else "t"))
+            return str(ahead)
+        return f"t{ahead:+d}" if ahead else "t"
+
+    def summed(self, rhs: Node) -> Piece:
+        """The sum over all steps of an expression that has no line of its own."""
+        inner = type(self)(self.reading)
+        inner.show(rhs)
+        piece = inner.pieces[rhs]
+        return self.sum_over_time(piece.text, piece.binds)
+
+
+class Letters(NamedTuple):
+    """A name as mathematics: `W1_x` is W with (1) above, x below. `primes`: those of i'[t]."""
+
+    base: str
+    above: str
+    below: tuple[str, ...]
+    primes: int
+
+
+def letters(name: str) -> Letters:
+    """The parts of a name: what follows `_` stands below, a number at the end of the rest above,
+    as h0 is a name, and h_0 the value of h at the first step."""
+    bare = name.rstrip("\u02b9")
+    first, *below = [part for part in bare.split("_") if part] or [bare]
+    base = first.rstrip("0123456789") or first
+    return Letters(base, first[len(base) :], tuple(below), len(name) - len(bare))
 
 
 def rows(pieces: list[str], width: int, indent: str) -> list[str]:

@@ -98,14 +98,14 @@ def _math(reading: Reading) -> list[str]:
 def _names(checked: Checked) -> Iterator[str]:
     """A table of the names, those alike in one row."""
     rows: dict[tuple[str, str], list[str]] = {}
-    for name, what, dims in _described(checked):
+    for name, what, dims in described(checked):
         rows.setdefault((what, "number" if not dims else show_dims(dims)), []).append(name)
     yield from ("| name | is | size |", "|---|---|---|")
     for (what, size), names in rows.items():
         yield f"| {', '.join(f'`{name}`' for name in names)} | {what} | {size} |"
 
 
-def _described(checked: Checked) -> Iterator[tuple[str, str, Dims]]:
+def described(checked: Checked) -> Iterator[tuple[str, str, Dims]]:
     """Each name of a cell, what it is, and its dims."""
     p = checked.program
     read = {v.name for v in layer(p).values}

@@ -78,7 +78,7 @@ def _aligned(printer: Plain, lines: list[Line]) -> list[str]:
         left += " " * (widest - columns(left)) + " = "
         width = max(_NARROW, min(_EQUATION, _LINE - 4 - columns(_least(line.source))))
         room = width - widest - 3
-        head, *rest = (part for piece in printer.right(line) for part in _cut(piece, room))
+        head, *rest = (part for piece in printer.right(line) for part in cut(piece, room))
         shown.append(rows([left + head, *rest], width, " " * (widest + 3)))
     ends = [columns(found[-1]) for found in shown]
     column = max((end for end in ends if end <= _ORIGINS), default=0) + 2
@@ -99,7 +99,7 @@ def _shortened(source: str, width: int) -> str:
     return f"{cut} ..." if len(cut) > len(least) + 8 else least
 
 
-def _cut(piece: str, room: int) -> list[str]:
+def cut(piece: str, room: int) -> list[str]:
     """A term in parts, between which a row may end: only itself if there is room for it.
 
     It is cut before signs and behind commas, as few brackets deep as will do; rather before a

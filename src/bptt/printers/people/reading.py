@@ -8,11 +8,13 @@ line and `dq_h` the gradient by one, `w_o_s` the part of w_o that meets s.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from bptt.calculus.derive import Derived, adjoint
 from bptt.calculus.lines import activations, copies, line_of
+from bptt.calculus.named import with_lines_for
 from bptt.calculus.readable import By, readable
 from bptt.calculus.rewrites import layer, lower, sliced, substituted, with_ends
 from bptt.ir.ops import add, ref
@@ -82,12 +84,12 @@ class Reading:
     loss: str | None
 
 
-def derivation(p: Program) -> Derived:
+def derivation(p: Program, seen: Iterable[str] | None = None) -> Derived:
     """The sweep to show for `p`: of its loss, if it has one, by all that is not a label; else of
-    its outputs, its states and what nothing reads."""
+    its outputs, what nothing reads, and the states that are `seen` outside (default: all)."""
     p = with_ends(p)
     if p.loss is None:
-        own = (s.name for s in p.states if s.name not in copies(p))
+        own = (s.name for s in p.states if s.name not in copies(p)) if seen is None else seen
         return adjoint(lower(p), dict.fromkeys((*p.outputs, *own)))
     d = adjoint(lower(p), (p.loss,), unit=p.loss)
     used = {v.name for v in layer(p).values}
@@ -97,10 +99,14 @@ def derivation(p: Program) -> Derived:
     return replace(d, program=replace(kept, outputs=d.program.outputs))
 
 
-def reading(p: Program, by: By = "preactivations") -> Reading:
-    """The backward pass of `p` as people read it."""
-    d = derivation(p)
-    return _Reading(d, readable(d, by)).reading()
+def reading(
+    p: Program, by: By | frozenset[str] = "preactivations", seen: Iterable[str] | None = None
+) -> Reading:
+    """The backward pass of `p` as people read it; `by` also the values whose gradients have lines
+    of their own, by their names in the lowered program. `seen` as in `derivation`."""
+    d = derivation(p, seen)
+    p = with_lines_for(d, by) if isinstance(by, frozenset) else readable(d, by)
+    return _Reading(d, p).reading()
 
 
 def forward(p: Program) -> Reading:
