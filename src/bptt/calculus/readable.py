@@ -58,6 +58,14 @@ def readable(d: Derived, by: By = "preactivations") -> Program:
     Raises UserError for one that no person could read.
     """
     p = d.program
+    legible(p)
+    for rewrites in PASSES[by]:
+        p = rewrites(p, d)
+    return p
+
+
+def legible(p: Program) -> None:
+    """Raise UserError where `p`, written out, is too long for any reader."""
     sizes: dict[Node, int] = {}  # as text, where what is shared is written again and again
     for n in walk(*(e.rhs for e in p.equations)):
         sizes[n] = 1 + sum(sizes[a] for a in n.args)
@@ -66,9 +74,6 @@ def readable(d: Derived, by: By = "preactivations") -> Program:
             "the backward pass of this cell is too long to be read",
             help="give parts of its lines names of their own: an equation for each",
         )
-    for rewrites in PASSES[by]:
-        p = rewrites(p, d)
-    return p
 
 
 # --- passes -------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ class Checked:
     `inits` maps a parameter to what a trainer starts it with (see `bptt.language.initial`), in
     the order of the lines; `consts` a constant to its value where the text gives one; `functions`
     a function that is still unspecified to its kind (`elementwise`, `vector`, `scalar`).
+    `tree` is the text's, with the backward pass that its author wrote down.
     """
 
     program: Program
@@ -47,6 +48,7 @@ class Checked:
     inits: Mapping[str, Expr]
     consts: Mapping[str, float]
     functions: Mapping[str, str]
+    tree: Tree
 
 
 def check(cell: str | Tree, *, functions: Mapping[str, str] | None = None) -> Checked:
@@ -89,7 +91,7 @@ class _Checker:
         self.refuse_known(dims)
         program = self.program(builder, assigns, starts, outputs)
         inits = self.inits(dims)
-        return Checked(program, self.tree.source, inits, consts, self.functions)
+        return Checked(program, self.tree.source, inits, consts, self.functions, self.tree)
 
     # --- equations ---
 
@@ -293,12 +295,14 @@ def _functions(
         if name not in kinds:
             help = did_you_mean(name, kinds) or f"declare it in the cell: `function {name}`"
             raise CellError(f"there is no unspecified function `{name}`", help=help)
-        definitions[name] = _binding(name, text, kinds.pop(name))
+        definitions[name] = binding(name, text, kinds.pop(name))
     return definitions, kinds
 
 
-def _binding(name: str, text: str, kind: str) -> Definition:
-    """The definition that a bound function is: written out, or that of a function's name."""
+def binding(name: str, text: str, kind: str) -> Definition:
+    """The definition that a bound function is: written out, or that of a function's name.
+
+    Raises CellError for a text that is neither."""
     if "=" in text:
         return replace(parse_definition(text), name=name)
     word = text.strip()

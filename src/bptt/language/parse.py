@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from bptt.errors import CellError, Span
 from bptt.language.expressions import CODE_WORDS, Cursor
+from bptt.language.hand import HandReader
 from bptt.language.near import did_you_mean
 from bptt.language.tokens import MACHINE_LIMITS, Limits, Token, split, tokens
 from bptt.language.tree import (
@@ -24,7 +25,8 @@ from bptt.language.tree import (
     said,
 )
 
-_BLOCKS: tuple[Block, ...] = ("cell", "readout", "loss")
+_BLOCKS: tuple[Block, ...] = ("cell", "readout", "loss", "backward")
+_IN_ORDER = "`cell:`, `readout:`, `loss:`, `backward:`"
 WORDS = ("input", "param", "const", "state", "output", "init", "function")
 _MACHINE_WORDS = ("sweep", "loss", "emit", "let")
 _KINDS = ("elementwise", "vector", "scalar")
@@ -59,12 +61,13 @@ class _Parser:
         self.definitions: dict[str, Definition] = {}
         self.lines: list[Line] = []
         self.emits: list[tuple[Expr, str]] = []
+        self.hand = HandReader(source)
 
     def tree(self) -> Tree:
         for number, text in enumerate(split(self.source, self.limits), 1):
             line = tokens(self.source, number, text, machine=self.machine)
             if len(line) > 1:
-                self.statement(Cursor(line, self.limits, self.budget, self.machine))
+                self.read(line)
                 self.count(line)
         if not (self.lines or self.definitions or self.machine):
             raise CellError("there are no equations", help="an equation is `name[t] = expression`")
@@ -74,10 +77,20 @@ class _Parser:
             tuple(self.definitions.values()),
             tuple(self.lines),
             tuple(self.emits),
+            self.hand.hand() if "backward" in self.headings else None,
         )
 
+    def read(self, line: list[Token]) -> None:
+        c = Cursor(line, self.limits, self.budget, self.machine)
+        heading = [t.text for t in line[:-1]][1:] == [":"] and line[0].text in _BLOCKS
+        if self.block == "backward" and not heading:
+            self.hand.read(line, c)
+        else:
+            self.statement(c)
+
     def count(self, line: list[Token]) -> None:
-        if len(self.lines) + len(self.definitions) > self.limits.lines:
+        found = len(self.lines) + len(self.definitions) + len(self.hand.lines)
+        if found > self.limits.lines:
             what = f"there are more than {self.limits.lines} equations"
             raise CellError(what, line[0].span, help="a cell is a handful of equations")
 
@@ -119,14 +132,8 @@ class _Parser:
     def heading(self, c: Cursor) -> None:
         word = c.next()
         c.next()
-        if word.text == "backward":
-            raise CellError(
-                "hand-written backward passes are not read yet",
-                word.span,
-                help="leave the `backward:` block out: the backward pass follows from the cell",
-            )
         if word.text not in _BLOCKS:
-            help = did_you_mean(word.text, _BLOCKS) or "the blocks are `cell:`, `readout:`, `loss:`"
+            help = did_you_mean(word.text, _BLOCKS) or f"the blocks are {_IN_ORDER}"
             raise CellError(f"unknown block `{word.text}`", word.span, help=help)
         if word.text in self.headings:
             notes = ((self.headings[word.text], "the first one"),)
@@ -135,7 +142,7 @@ class _Parser:
             raise CellError(
                 f"the block `{word.text}:` stands after `{self.block}:`",
                 word.span,
-                help="the order is `cell:`, `readout:`, `loss:`",
+                help=f"the order is {_IN_ORDER}",
             )
         if word.text == "cell" and self.lines:
             raise CellError("the block `cell:` begins after the first equation", word.span)

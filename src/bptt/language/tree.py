@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bptt.errors import Span
 
-Block = Literal["cell", "readout", "loss"]
+if TYPE_CHECKING:  # its trees are made of these
+    from bptt.language.hand import Hand
+
+Block = Literal["cell", "readout", "loss", "backward"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -104,13 +107,15 @@ class Line:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tree:
-    """A whole text. `emits` are the machine's: a line `emit value[t-1] += name`."""
+    """A whole text. `emits` are the machine's: a line `emit value[t-1] += name`. `hand` is the
+    backward pass that its author wrote down."""
 
     source: str
     declarations: tuple[Declaration, ...]
     definitions: tuple[Definition, ...]
     lines: tuple[Line, ...]
     emits: tuple[tuple[Expr, str], ...] = ()
+    hand: Hand | None = None
 
     def declared(self, word: str) -> Iterator[Declaration]:
         """The declarations of one kind, in the order written."""

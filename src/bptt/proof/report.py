@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+
+from bptt.printers.people.plain import columns
 
 Array = Any
 
@@ -119,13 +120,13 @@ class Report:
     def text(self) -> str:
         """The report as a terminal shows it: a heading a group, a line a tensor, the verdict."""
         cells = {line: (line.kind, line.name, _shape(line.shape)) for line in self.lines}
-        widths = [max(map(_width, column)) for column in zip(*cells.values(), strict=True)]
+        widths = [max(map(columns, column)) for column in zip(*cells.values(), strict=True)]
         shown: list[str] = []
         for group, lines in groupby(self.lines, key=lambda line: line.group):
             shown.append(group)
             for line in lines:
                 padded = [
-                    cell + " " * (width - _width(cell))
+                    cell + " " * (width - columns(cell))
                     for cell, width in zip(cells[line], widths, strict=True)
                 ]
                 shown.append(f"  {'  '.join(padded)}  {line.error:7.1e}  {line.method}")
@@ -190,11 +191,6 @@ def _evidence(line: Line) -> str:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return f"({', '.join(map(str, shape))})" if shape else "number"
-
-
-def _width(text: str) -> int:
-    """Columns that `text` takes: an accent of its own, as in c̃, takes none."""
-    return sum(not unicodedata.combining(char) for char in text)
 
 
 def _plain(x: float) -> float | str:
