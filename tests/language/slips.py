@@ -160,7 +160,9 @@ SLIPS: dict[str, str] = {
     "unknown block": "cel:\n" + _RNN,
     "a block twice": "cell:\n" + _RNN + "cell:\n",
     "blocks out of order": _RNN + "loss:\nL[t] = sum(h[t])\nreadout:\ny[t] = V @ h[t]\n",
-    "a backward block": _RNN + "backward:\nd_h[t] = d_h[t+1]\n",
+    "a backward line that is none": _RNN + "backward:\nd_h[t] tanh\n",
+    "a meaning that is none": _RNN + "backward:\nmeans: g\n",
+    "a backward pass before the loss": _RNN + "backward:\nd_h[t] = 1\nloss:\nL[t] = sum(h[t])\n",
     "a line of nothing": "@ x[t]\n" + _RNN,
     "more after the end": _RNN.replace("b)", "b) = 2"),
 }

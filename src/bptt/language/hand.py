@@ -75,6 +75,7 @@ class HandCursor(Cursor):
 
     def __init__(self, line: list[Token], cursor: Cursor) -> None:
         super().__init__(line, cursor.limits, cursor.budget, machine=True)
+        self.inside = False  # of a slice: sizes stand there
 
     def named(self, token: Token, values: list[Expr], stack: list[object]) -> bool:  # type: ignore[override]
         ahead = 0
@@ -125,11 +126,15 @@ class HandCursor(Cursor):
     def slice(self, base: Expr) -> Expr:
         """`[a:b]` or `[a:b, c:d]` behind a value."""
         opened = self.next()
+        if self.inside:
+            raise CellError("a part within a size", opened.span)
+        self.inside = True
         spans = [self.bounds(base)]
         while self.take(","):
             spans.append(self.bounds(base))
         if not self.take("]"):
             raise CellError(f"expected `]` here{self.found()}", self.place())
+        self.inside = False
         where = join(base.span, self.line[self.position - 1].span)
         if len(spans) > 2:
             raise CellError("a value has at most two axes", where)

@@ -183,6 +183,11 @@ def signed(root: Expr) -> list[tuple[int, Expr]]:
     return found
 
 
+def without_sum(tree: Expr) -> Expr:
+    """A right side without the sum over time around it."""
+    return tree.args[0] if tree.op == "call" and tree.name == "sum_t" else tree
+
+
 def joined(terms: list[tuple[int, Expr]]) -> str:
     """The text of a sum."""
     found = ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from bptt.errors import CellError
-from bptt.ir.dims import shape_of, size_of
+from bptt.ir.dims import size_of
 from bptt.ir.ops import OPS
 from bptt.language.hand import everything, values_of
 from bptt.language.scope import to_dim
@@ -29,6 +31,7 @@ Array = Any
 _STEP = 1e-30  # of the complex step: exact, since nothing is subtracted
 _OF_VECTORS = ("softmax", "log_softmax", "cumsum")
 _DEEPEST = 30  # definitions within definitions
+_LARGEST = 2**20  # numbers in a value, at a step: samples are small
 
 
 class Evaluation:
@@ -161,9 +164,18 @@ class _Rule:
 
     def size(self, e: Expr) -> int:
         try:
-            return size_of(to_dim(e), self.world.sizes)
+            found = size_of(to_dim(e), self.world.sizes)
         except KeyError as error:
             raise CellError(f"there is no size `{error.args[0]}`", e.span) from None
+        if found < 0:
+            raise self.misfit(f"the size `{said(e.span)}` is {found}")
+        return found
+
+    def room(self, *shape: int) -> tuple[int, ...]:
+        """A shape, of which a value may be made."""
+        if math.prod(shape) > _LARGEST:
+            raise self.misfit(f"`{said(self.e.span)}` has more than {_LARGEST} numbers")
+        return shape
 
     def shape(self, a: Val) -> str:
         return self.world.shown(a.array.shape[1:])
@@ -198,12 +210,16 @@ class _Rule:
             if a.row == b.row:
                 what = "`@` between two vectors: write `dot(v, w)`, `outer(v, w)` or `v @ w.T`"
                 raise self.misfit(what)
-            return outer(a, b) if b.row else self.fold("ti,ti->t", a, b)
+            return self.outer(a, b) if b.row else self.fold("ti,ti->t", a, b)
         left, right = x.shape[-1] if a.rank == 2 else x.shape[1], y.shape[1]
         if left != right:
             raise self.misfit(f"{self.shape(a)} @ {self.shape(b)}")
         letters = {(2, 2): "tij,tjk->tik", (2, 1): "tij,tj->ti", (1, 2): "ti,tij->tj"}
         return Val(einsum(letters[a.rank, b.rank], x, y))
+
+    def outer(self, a: Val, b: Val) -> Val:
+        self.room(a.array.shape[1], b.array.shape[1])
+        return outer(a, b)
 
     def fold(self, letters: str, a: Val, b: Val) -> Val:
         if a.array.shape[1:] != b.array.shape[1:]:
@@ -260,13 +276,18 @@ class _Rule:
             raise self.misfit("one prime, of a function of one value, is understood here")
         (arg,) = self.args
         x = arg.array
+        known = (*ELEMENTWISE_FUNCTIONS, *_OF_VECTORS, "σ")
+        if definition is None and self.e.name not in known:
+            raise self.misfit(f"`{self.e.name}'` is not understood; write out what it is")
         if arg.rank != 1:
             return Val(self.applied(definition, Val(x + 1j * _STEP)).imag / _STEP)
         columns = [
             self.applied(definition, Val(x + 1j * _STEP * unit)).imag / _STEP
-            for unit in np.eye(x.shape[1])
+            for unit in np.eye(*self.room(x.shape[1], x.shape[1]))
         ]
         matrix = np.stack(columns, axis=-1)
+        if matrix.ndim == 2:  # of a number
+            return Val(matrix)
         if self.e.name in _OF_VECTORS or self.world.kinds.get(self.e.name) == "vector":
             return Val(matrix)
         return Val(np.diagonal(matrix, axis1=1, axis2=2), arg.row)
@@ -306,7 +327,8 @@ class _Rule:
     def call_diag(self) -> Val:
         (a,) = self.args
         if a.rank == 1:
-            return Val(a.array[:, :, None] * np.eye(a.array.shape[1]))
+            size = a.array.shape[1]
+            return Val(a.array[:, :, None] * np.eye(*self.room(size, size)))
         if a.rank != 2 or a.array.shape[1] != a.array.shape[2]:
             raise self.misfit(f"`diag` of {self.shape(a)}")
         return Val(np.diagonal(a.array, axis1=1, axis2=2))
@@ -315,7 +337,7 @@ class _Rule:
         a, b = self.args
         if a.rank != 1 or b.rank != 1:
             raise self.misfit(f"`outer` of {self.shape(a)} and {self.shape(b)}")
-        return outer(a, b)
+        return self.outer(a, b)
 
     def call_sum(self) -> Val:
         a = self.args[0].array
@@ -325,12 +347,14 @@ class _Rule:
         arrays = [a.array if a.rank else a.array[:, None] for a in self.args]
         if any(a.ndim != 2 for a in arrays):
             raise self.misfit("`concat` takes vectors and numbers; matrices are stacked: `stack`")
+        self.room(sum(a.shape[1] for a in arrays))
         return Val(joined(arrays), all(a.row for a in self.args))
 
     def call_stack(self) -> Val:
         arrays = [a.array[:, None] if a.rank == 0 else a.array for a in self.args]
         if len({a.shape[2:] for a in arrays}) > 1 or len({a.ndim for a in arrays}) > 1:
             raise self.misfit(f"`stack` of {', '.join(map(self.shape, self.args))}")
+        self.room(sum(a.shape[1] for a in arrays), *arrays[0].shape[2:])
         return Val(joined(arrays))
 
     def call_part(self) -> Val:
@@ -350,31 +374,43 @@ class _Rule:
         return Val(np.split(array, n, axis=1 + axis)[k - 1], self.args[0].row)
 
     def call_repeat(self) -> Val:
-        return Val(np.repeat(self.args[0].array, self.size(self.e.args[1]), axis=1))
+        array, times = self.args[0].array, self.size(self.e.args[1])
+        if array.ndim != 2:
+            raise self.misfit(f"`repeat` of {self.shape(self.args[0])}")
+        self.room(array.shape[1], times)
+        return Val(np.repeat(array, times, axis=1))
 
     def call_fold(self) -> Val:
         array, n = self.args[0].array, self.size(self.e.args[1])
+        if array.ndim != 2 or not n or array.shape[1] % n:
+            raise self.misfit(f"`fold` of {self.shape(self.args[0])} by {n}")
         return Val(array.reshape(len(array), -1, n).sum(-1))
 
     def call_fill(self) -> Val:
-        shape = shape_of(tuple(to_dim(e) for e in self.e.args[1:]), self.world.sizes)
-        array = self.args[0].array
-        return Val(array.reshape(-1, *[1] * len(shape)) * np.ones(shape))
+        shape = self.room(*(self.size(e) for e in self.e.args[1:]))
+        if self.args[0].rank:
+            raise self.misfit(f"`fill` with {self.shape(self.args[0])}")
+        return Val(self.args[0].array.reshape(-1, *[1] * len(shape)) * np.ones(shape))
 
     def call_embed(self) -> Val:
         array, sizes = self.args[0].array, [self.size(e) for e in self.e.args[1:]]
-        starts, whole = sizes[::2], sizes[1::2]
+        starts, whole = sizes[::2], self.room(*sizes[1::2])
+        ends = [s + n for s, n in zip(starts, array.shape[1:], strict=False)]
+        if not len(starts) == len(whole) == array.ndim - 1 or any(map(operator.gt, ends, whole)):
+            raise self.misfit(f"`embed` of {self.shape(self.args[0])}")
         found = np.zeros((len(array), *whole), array.dtype)
-        where = tuple(slice(s, s + n) for s, n in zip(starts, array.shape[1:], strict=True))
-        found[(slice(None), *where)] = array
+        found[(slice(None), *map(slice, starts, ends))] = array
         return Val(found)
 
     def call_eye(self) -> Val:
-        return Val(np.eye(self.size(self.e.args[0]))[None])
+        size = self.size(self.e.args[0])
+        return Val(np.eye(*self.room(size, size))[None])
 
     def call_lower(self) -> Val:
-        return Val(np.tri(self.size(self.e.args[0]))[None])
+        size = self.size(self.e.args[0])
+        return Val(np.tri(*self.room(size, size))[None])
 
     def call_each(self) -> Val:
         size, times = (self.size(e) for e in self.e.args)
+        self.room(size, size, times)
         return Val(np.repeat(np.eye(size), times, axis=0)[None])

@@ -37,6 +37,7 @@ Array = Any
 # same sums of a few products; an author's rounded constant is none of them.
 LIMIT = 1e-9
 _DRAWS = 3  # samples in which a line must be right, so that it takes every branch of a kink
+_TRIES = 300_000  # changes that are tried to explain wrong lines: some ten seconds
 # What an open function of a vector is: one whose derivatives are no symmetric matrix.
 _VECTOR = "f(v) = softmax(v) * cumsum(v)"
 
@@ -93,6 +94,7 @@ class _Judge:
         names = {e.name for x in both for e in everything(x)}
         states = [s.name for s in self.p.states if MACHINE not in s.name]
         self.seen = tuple(s for s in states if f"direct_{s}" in names and self.p.loss is None)
+        self.tries = [_TRIES]
         self.worlds: dict[_Scene, World] = {}
         self.informed: dict[_Scene, World] = {}
         self.helpers = self.reference(names)
@@ -267,7 +269,7 @@ class _Judge:
             Case(exact, self.times(line), self.truth(line, exact), line.adds)
             for exact in (self.helped(self.exact(x), self.derived.helpers) for x in self.general)
         ]
-        differs = differences(line.right, cases, trees, self.derived)
+        differs = differences(line.right, cases, trees, self.derived, self.tries)
         every = {int(t) for t in self.times(line)}
         if not differs and found.timed and set(found.steps) == every - {LENGTH - 1}:
             differs = ["leaves out what comes from the steps after: it is right at the last step"]

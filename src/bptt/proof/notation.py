@@ -15,7 +15,7 @@ import numpy as np
 
 from bptt.errors import CellError
 from bptt.ir.dims import terms
-from bptt.language.hand import Hand, HandLine, everything
+from bptt.language.hand import Hand, HandLine, Meaning, everything
 from bptt.language.near import did_you_mean
 from bptt.language.scope import to_dim
 from bptt.language.tree import Expr, said
@@ -59,6 +59,7 @@ def notation(hand: Hand, world: World, cell: Collection[str]) -> Notation:
 
     Raises CellError for a name that nothing gives, and for one with a time where it has none.
     """
+    hand = replace(hand, meanings=tuple(_at_each_step(m, world) for m in hand.meanings))
     timed: dict[str, bool] = {}
     for left in (*(m.left for m in hand.meanings), *(line.left for line in hand.lines)):
         has_time = left.op != "name" or left.lag is not None
@@ -84,6 +85,17 @@ def notation(hand: Hand, world: World, cell: Collection[str]) -> Notation:
     for line in hand.lines:
         _look_up(line.right, world, timed, cell)
     return found
+
+
+def _at_each_step(m: Meaning, world: World) -> Meaning:
+    """`means: g = d_o` is short for `means: g[t] = d_o[t]` where that has a time."""
+    found: dict[Expr, Expr] = {}
+    for e in everything(m.right) if m.left.lag is None else ():
+        bare = e.op == "name" and e.lag is None and e.name in world.series
+        found[e] = replace(e, lag=0 if bare else e.lag, args=tuple(found.get(a, a) for a in e.args))
+    right = found.get(m.right, m.right)
+    series = any(e.op == "name" and e.lag is not None for e in everything(right))
+    return Meaning(replace(m.left, lag=0) if series else m.left, right)
 
 
 def _spelled(name: str, world: World, cell: Collection[str]) -> str | None:
@@ -295,8 +307,10 @@ class Follow:
         array = found.array
         if line.adds:
             array = array.sum(0, keepdims=True) * (length if len(array) == 1 else 1)
-            if name in self.constants:
-                array = array + self.constants[name]
+            known = self.constants.get(name, np.zeros(array.shape[1:]))
+            if np.shape(known) != array.shape[1:]:
+                raise MisfitError(f"`{name}` has two sizes", line.left.span)
+            array = array + known
         if not self.timed[name]:
             self.constants[name] = array[0]
             return

@@ -34,7 +34,7 @@ from bptt.proof.changes import (
     tree_of,
     wrapped,
 )
-from bptt.proof.derived import Derived, signed
+from bptt.proof.derived import Derived, signed, without_sum
 from bptt.proof.hand import Evaluation, evaluate
 from bptt.proof.wording import Words, bracketed, factors_of, name_of, quoted, signed_text
 from bptt.proof.world import MisfitError
@@ -47,22 +47,31 @@ _Signed = tuple[int, Expr]
 
 
 def differences(
-    root: Expr, cases: Sequence[Case], trees: Sequence[Expr], derived: Derived
+    root: Expr, cases: Sequence[Case], trees: Sequence[Expr], derived: Derived, tries: list[int]
 ) -> list[str]:
-    """What is wrong with the right side `root`, if it can be said; `trees` are derived ones."""
-    return _Search(root, cases, trees, derived).found()
+    """What is wrong with the right side `root`, if it can be said; `trees` are derived ones.
+
+    `tries` holds how many changes may still be tried.
+    """
+    return _Search(root, cases, trees, derived, tries).found()
 
 
 class _Search:
     def __init__(
-        self, root: Expr, cases: Sequence[Case], trees: Sequence[Expr], derived: Derived
+        self,
+        root: Expr,
+        cases: Sequence[Case],
+        trees: Sequence[Expr],
+        derived: Derived,
+        tries: list[int],
     ) -> None:
         self.root, self.cases, self.trees, self.derived = root, cases, trees, derived
+        self.tries = tries
         self.runs = [Evaluation(root, case.world, case.times) for case in cases]
         self.first = self.runs[0]
         self.words = Words(self.first, derived)
         self.parts = list(everything(root))
-        self.whole = {root, _inner(root)}
+        self.whole = {root, without_sum(root)}
         self.pool = self.leaves()
         near = {e.name for tree in trees for e in everything(tree)}
         self.near = [leaf for leaf in self.pool if leaf.name in near]
@@ -78,7 +87,7 @@ class _Search:
         change = self.single(self.unlikely())
         if change is not None:
             return [change]
-        if not told and len(extra) == len(signed(_inner(self.root))):
+        if not told and len(extra) == len(signed(without_sum(self.root))):
             return []  # nothing of it is in the derived line: there is nothing to compare
         told += [f"has the term {signed_text(s, e)}, which is wrong" for s, e in extra]
         told += [f"is missing the term {signed_text(s, e)}" for s, e in left]
@@ -87,6 +96,9 @@ class _Search:
     def single(self, changes: Iterator[Change]) -> str | None:
         """The first change that makes the line right, in words."""
         for change in changes:
+            self.tries[0] -= 1
+            if self.tries[0] < 0:
+                return None
             if all(self.right(k, change) for k in range(len(self.runs))):
                 return change.text
         return None
@@ -287,7 +299,7 @@ class _Search:
     def by_terms(self) -> tuple[list[str], list[_Signed], list[_Signed]]:
         """What is wrong with terms, one by one; those of the line that no one change makes right;
         those of the derived line that are in no term of this one."""
-        mine = signed(_inner(self.root))
+        mine = signed(without_sum(self.root))
         left = [term for tree in self.derived_parts() for term in signed(tree)]
         if len(self.trees) != 1 or (len(mine) == 1 and len(left) == 1):
             return [], [], []
@@ -316,7 +328,7 @@ class _Search:
                 times = self.times_of(case)
                 target = evaluate(other, case.world, times).array * other_sign * sign
                 cases.append(replace(case, times=times, truth=target, adds=False))
-            found = _Search(term, cases, [other], self.derived)
+            found = _Search(term, cases, [other], self.derived, self.tries)
             change = found.single(found.likely())
             if change is not None:
                 left.pop(k)
@@ -382,8 +394,4 @@ class _Search:
 
     def derived_parts(self) -> list[Expr]:
         """The derived right sides, without the sum over time around them."""
-        return [_inner(tree) for tree in self.trees]
-
-
-def _inner(tree: Expr) -> Expr:
-    return tree.args[0] if tree.op == "call" and tree.name == "sum_t" else tree
+        return [without_sum(tree) for tree in self.trees]
