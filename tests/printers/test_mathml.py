@@ -193,6 +193,16 @@ def test_numbers_are_put_in() -> None:
     ) == ["[0.5−0.25][12]+3×(−2)"]
 
 
+def test_a_matrix_beside_a_single_number_is_multiplied_with_a_sign() -> None:
+    found = figures(
+        "h[t] = W @ x[t] + h[t-1]\n",
+        inputs={"x": [[3]]},
+        parameters={"W": [[4], [5]]},
+        states={"h": [0, 0]},
+    )
+    assert found == ["[45]×3+[00]"]
+
+
 def test_a_vector_is_a_column_and_a_long_one_is_shortened() -> None:
     count = 30
     text = "input x: H\nh[t] = 2*x[t] + 0*h[t-1]\n"

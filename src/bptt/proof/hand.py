@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from bptt.errors import CellError
-from bptt.ir.dims import size_of
 from bptt.ir.ops import OPS
 from bptt.language.hand import everything, values_of
-from bptt.language.scope import to_dim
 from bptt.language.tree import Definition, Expr, said
 from bptt.proof.functions import (
     BINARY,
     ELEMENTWISE_FUNCTIONS,
     OF_VECTORS,
     einsum,
-    joined,
-    outer,
     slope_of,
 )
+from bptt.proof.structures import Structures
 from bptt.proof.world import MisfitError, Val, World
 
 Array = Any
@@ -31,7 +26,6 @@ Array = Any
 _STEP = 1e-30  # of the complex step: exact, since nothing is subtracted
 _OF_VECTORS = ("softmax", "log_softmax", "cumsum")
 _DEEPEST = 30  # definitions within definitions
-_LARGEST = 2**20  # numbers in a value, at a step: samples are small
 
 
 class Evaluation:
@@ -104,11 +98,12 @@ def _with_nothing(e: Expr, values: list[Val]) -> Val:
 _NOTHING = Val(np.zeros(1), nothing=True)
 
 
-class _Rule:
+class _Rule(Structures):
     """The value of one expression from those of its arguments."""
 
     def __init__(self, whole: Evaluation, e: Expr, args: list[Val]) -> None:
-        self.whole, self.world, self.e, self.args = whole, whole.world, e, args
+        super().__init__(whole.world, e, args)
+        self.whole = whole
 
     def value(self) -> Val:
         match self.e.op:
@@ -131,9 +126,6 @@ class _Rule:
                 return self.call()
             case op:
                 return self.together(BINARY[op], *self.args)
-
-    def misfit(self, what: str) -> MisfitError:
-        return MisfitError(what, self.e.span)
 
     def name(self) -> Val:
         e, world = self.e, self.world
@@ -161,24 +153,6 @@ class _Rule:
                 raise self.misfit(f"`{said(span.span)}` lies outside of {whole} numbers")
             where.append(slice(first, last))
         return Val(array[tuple(where)], self.args[0].row)
-
-    def size(self, e: Expr) -> int:
-        try:
-            found = size_of(to_dim(e), self.world.sizes)
-        except KeyError as error:
-            raise CellError(f"there is no size `{error.args[0]}`", e.span) from None
-        if found < 0:
-            raise self.misfit(f"the size `{said(e.span)}` is {found}")
-        return found
-
-    def room(self, *shape: int) -> tuple[int, ...]:
-        """A shape, of which a value may be made."""
-        if math.prod(shape) > _LARGEST:
-            raise self.misfit(f"`{said(self.e.span)}` has more than {_LARGEST} numbers")
-        return shape
-
-    def shape(self, a: Val) -> str:
-        return self.world.shown(a.array.shape[1:])
 
     def together(self, f: Callable[..., Array], *args: Val) -> Val:
         """An elementwise function: numbers go with everything, else sizes must be equal."""
@@ -216,10 +190,6 @@ class _Rule:
             raise self.misfit(f"{self.shape(a)} @ {self.shape(b)}")
         letters = {(2, 2): "tij,tjk->tik", (2, 1): "tij,tj->ti", (1, 2): "ti,tij->tj"}
         return Val(einsum(letters[a.rank, b.rank], x, y))
-
-    def outer(self, a: Val, b: Val) -> Val:
-        self.room(a.array.shape[1], b.array.shape[1])
-        return outer(a, b)
 
     def fold(self, letters: str, a: Val, b: Val) -> Val:
         if a.array.shape[1:] != b.array.shape[1:]:
@@ -323,94 +293,3 @@ class _Rule:
         # the derivative of a number is a row, as in products of Jacobians
         row = found.ndim == 2 and self.world.series[y.name].ndim == 1
         return Val(found, row)
-
-    def call_diag(self) -> Val:
-        (a,) = self.args
-        if a.rank == 1:
-            size = a.array.shape[1]
-            return Val(a.array[:, :, None] * np.eye(*self.room(size, size)))
-        if a.rank != 2 or a.array.shape[1] != a.array.shape[2]:
-            raise self.misfit(f"`diag` of {self.shape(a)}")
-        return Val(np.diagonal(a.array, axis1=1, axis2=2))
-
-    def call_outer(self) -> Val:
-        a, b = self.args
-        if a.rank != 1 or b.rank != 1:
-            raise self.misfit(f"`outer` of {self.shape(a)} and {self.shape(b)}")
-        return self.outer(a, b)
-
-    def call_sum(self) -> Val:
-        a = self.args[0].array
-        return Val(a.reshape(len(a), -1).sum(1))
-
-    def call_concat(self) -> Val:
-        arrays = [a.array if a.rank else a.array[:, None] for a in self.args]
-        if any(a.ndim != 2 for a in arrays):
-            raise self.misfit("`concat` takes vectors and numbers; matrices are stacked: `stack`")
-        self.room(sum(a.shape[1] for a in arrays))
-        return Val(joined(arrays), all(a.row for a in self.args))
-
-    def call_stack(self) -> Val:
-        arrays = [a.array[:, None] if a.rank == 0 else a.array for a in self.args]
-        if len({a.shape[2:] for a in arrays}) > 1 or len({a.ndim for a in arrays}) > 1:
-            raise self.misfit(f"`stack` of {', '.join(map(self.shape, self.args))}")
-        self.room(sum(a.shape[1] for a in arrays), *arrays[0].shape[2:])
-        return Val(joined(arrays))
-
-    def call_part(self) -> Val:
-        return self.parted(0)
-
-    def call_rows(self) -> Val:
-        return self.parted(0)
-
-    def call_cols(self) -> Val:
-        return self.parted(1)
-
-    def parted(self, axis: int) -> Val:
-        k, n = (self.size(e) for e in self.e.args[1:])
-        array = self.args[0].array
-        if self.args[0].rank <= axis or not 1 <= k <= n or array.shape[1 + axis] % n:
-            raise self.misfit(f"there is no part {k} of {n} of {self.shape(self.args[0])}")
-        return Val(np.split(array, n, axis=1 + axis)[k - 1], self.args[0].row)
-
-    def call_repeat(self) -> Val:
-        array, times = self.args[0].array, self.size(self.e.args[1])
-        if array.ndim != 2:
-            raise self.misfit(f"`repeat` of {self.shape(self.args[0])}")
-        self.room(array.shape[1], times)
-        return Val(np.repeat(array, times, axis=1))
-
-    def call_fold(self) -> Val:
-        array, n = self.args[0].array, self.size(self.e.args[1])
-        if array.ndim != 2 or not n or array.shape[1] % n:
-            raise self.misfit(f"`fold` of {self.shape(self.args[0])} by {n}")
-        return Val(array.reshape(len(array), -1, n).sum(-1))
-
-    def call_fill(self) -> Val:
-        shape = self.room(*(self.size(e) for e in self.e.args[1:]))
-        if self.args[0].rank:
-            raise self.misfit(f"`fill` with {self.shape(self.args[0])}")
-        return Val(self.args[0].array.reshape(-1, *[1] * len(shape)) * np.ones(shape))
-
-    def call_embed(self) -> Val:
-        array, sizes = self.args[0].array, [self.size(e) for e in self.e.args[1:]]
-        starts, whole = sizes[::2], self.room(*sizes[1::2])
-        ends = [s + n for s, n in zip(starts, array.shape[1:], strict=False)]
-        if not len(starts) == len(whole) == array.ndim - 1 or any(map(operator.gt, ends, whole)):
-            raise self.misfit(f"`embed` of {self.shape(self.args[0])}")
-        found = np.zeros((len(array), *whole), array.dtype)
-        found[(slice(None), *map(slice, starts, ends))] = array
-        return Val(found)
-
-    def call_eye(self) -> Val:
-        size = self.size(self.e.args[0])
-        return Val(np.eye(*self.room(size, size))[None])
-
-    def call_lower(self) -> Val:
-        size = self.size(self.e.args[0])
-        return Val(np.tri(*self.room(size, size))[None])
-
-    def call_each(self) -> Val:
-        size, times = (self.size(e) for e in self.e.args)
-        self.room(size, size, times)
-        return Val(np.repeat(np.eye(size), times, axis=0)[None])

@@ -7,9 +7,8 @@ read it. What is exact follows from the derivation, which `gradcheck` proves.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from itertools import combinations
 from typing import Any, get_args
 
 import numpy as np
@@ -20,13 +19,14 @@ from bptt.ir.program import MACHINE, Role
 from bptt.language.check import Checked, binding
 from bptt.language.check import check as check_tree
 from bptt.language.hand import HandLine, everything
-from bptt.language.tree import said
+from bptt.language.tree import Expr, said
 from bptt.proof.changes import Case
 from bptt.proof.derived import Derived, derived, reference
 from bptt.proof.exact import LENGTH, Sample, labels, world
 from bptt.proof.hand import Evaluation
 from bptt.proof.notation import Follow, informed, notation
 from bptt.proof.report import FLOOR
+from bptt.proof.scenes import Scene, conditions
 from bptt.proof.slips import differences
 from bptt.proof.verdicts import Judgement, LineVerdict, Whole
 from bptt.proof.world import MisfitError, World
@@ -63,15 +63,6 @@ def judge(
     return _Judge(checked, functions, values, explain).judgement()
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """A sample and how open functions are bound; `when` says it in words."""
-
-    when: str
-    sample: Sample
-    elementwise: bool = False
-
-
 class _Judge:
     def __init__(
         self,
@@ -95,10 +86,10 @@ class _Judge:
         states = [s.name for s in self.p.states if MACHINE not in s.name]
         self.seen = tuple(s for s in states if f"direct_{s}" in names and self.p.loss is None)
         self.tries = [_TRIES]
-        self.worlds: dict[_Scene, World] = {}
-        self.informed: dict[_Scene, World] = {}
+        self.worlds: dict[Scene, World] = {}
+        self.informed: dict[Scene, World] = {}
         self.helpers = self.reference(names)
-        self.general = [_Scene("", Sample(seed=k, seen=self.seen)) for k in range(_DRAWS)]
+        self.general = [Scene("", Sample(seed=k, seen=self.seen)) for k in range(_DRAWS)]
         self.notation = notation(self.hand, self.world(self.general[0]), self.cell)
 
     def reference(self, names: set[str]) -> tuple[HandLine, ...]:
@@ -115,7 +106,7 @@ class _Judge:
 
     # --- samples ---
 
-    def world(self, scene: _Scene) -> World:
+    def world(self, scene: Scene) -> World:
         """The exact values in a scene, helpers of the derivation among them."""
         if scene not in self.worlds:
             bound, kinds = {**self.functions}, self.kinds
@@ -136,7 +127,7 @@ class _Judge:
         timed = {x.left.name: x.left.op != "name" or x.left.lag is not None for x in lines}
         return Follow(lines, found, timed).followed()
 
-    def exact(self, scene: _Scene) -> World:
+    def exact(self, scene: Scene) -> World:
         """The world with the author's names."""
         if scene not in self.informed:
             try:
@@ -145,30 +136,18 @@ class _Judge:
                 raise CellError(f"sizes do not fit: {error.what}", error.span) from None
         return self.informed[scene]
 
-    def conditions(self) -> Iterator[list[_Scene]]:
+    def conditions(self) -> Iterator[list[Scene]]:
         """The conditions under which a line may be right, the simplest first, in every draw."""
-        found: list[_Scene] = [_Scene("the initial state is zero", Sample(zero=True))]
         vectors = [n for n, kind in self.kinds.items() if kind == "vector"]
-        if vectors:
-            found.append(_Scene(f"{' and '.join(vectors)} is elementwise", Sample(), True))
-        if sums := labels(self.p):
-            found.append(_Scene(f"{' and '.join(sums)} sums to 1", Sample(sums=True)))
-        for k in range(1, len(found) + 1):
-            for several in combinations(found, k):
-                sample = Sample(
-                    zero=any(x.sample.zero for x in several),
-                    sums=any(x.sample.sums for x in several),
-                )
-                text = " and ".join(x.when for x in several)
-                elementwise = any(x.elementwise for x in several)
-                yield [
-                    _Scene(text, replace(x.sample, zero=sample.zero, sums=sample.sums), elementwise)
-                    for x in self.general
-                ]
+        return conditions(vectors, labels(self.p), self.general)
 
     # --- lines ---
 
     def judgement(self) -> Judgement:
+        if not any(line.left.name in self.notation.meanings for line in self.hand.lines):
+            left = self.hand.lines[0].left
+            help = f"for instance `means: {left.name} = d_{self.p.outputs[0]}`"
+            raise CellError("no line says which gradient it gives", left.span, help=help)
         lines = tuple(self.line(line) for line in self.hand.lines)
         outputs = () if self.p.loss else (*self.p.outputs, *self.seen)
         return Judgement(lines, self.whole(), outputs, LENGTH)
@@ -181,7 +160,7 @@ class _Judge:
             line.right.span.line, name, " ".join(said_.split()), "right", length=LENGTH, timed=timed
         )
         if name not in self.notation.meanings:
-            return replace(found, verdict="defined", note=self.guess(name))
+            return replace(found, verdict="defined", note=self.guess(line))
         error, steps, note = self.error(line, self.general)
         if not steps:
             return found
@@ -209,7 +188,7 @@ class _Judge:
             return exact.constants[left.name][None]
         return exact.at(left.name, times - left.lag)
 
-    def error(self, line: HandLine, scenes: Iterable[_Scene]) -> tuple[float, tuple[int, ...], str]:
+    def error(self, line: HandLine, scenes: Iterable[Scene]) -> tuple[float, tuple[int, ...], str]:
         """How far a line is off, at which steps, and why it has no value, if so."""
         worst, wrong = 0.0, set[int]()
         for scene in scenes:
@@ -225,7 +204,7 @@ class _Judge:
                     what += f" and should be {exact.shown(truth.shape[1:])}"
                     raise MisfitError(what, line.right.span)
             except MisfitError as error:
-                return float("inf"), tuple(self.times(line)), error.what
+                return float("inf"), tuple(map(int, self.times(line))), error.what
             gap = np.abs(array - truth).reshape(len(truth), -1)
             scale = max(float(np.max(np.abs(truth), initial=0)), FLOOR * _largest(exact))
             each = np.where(np.isfinite(gap), gap, np.inf).max(1, initial=0) / scale
@@ -234,11 +213,26 @@ class _Judge:
             wrong |= {int(t) for t, e in zip(steps, each, strict=False) if e > LIMIT}
         return worst, tuple(sorted(wrong)), ""
 
-    def guess(self, name: str) -> str:
-        """Which gradient a name without a meaning has the value of."""
-        alike = self.alike(name, self.exact(self.general[0]))
-        found = next((n for n in alike if n.startswith(("d_", "dz_", "next_", "now_"))), None)
-        return f"it is {found}{'[t]' * self.notation.timed[name]}" if found else ""
+    def guess(self, line: HandLine) -> str:
+        """Which gradient a name without a meaning has the value of, or that none is known."""
+        name, parts = line.left.name, [e for e in everything(line.right) if e.op == "call"]
+        if name in self.guesses:
+            return f"it is {self.guesses[name]}{'[t]' * self.notation.timed[name]}"
+        stacked = any(e.name in ("concat", "stack", "part") for e in parts)
+        reads = any(self.notation.stands_for_gradient(e.name) for e in everything(line.right))
+        if stacked or not reads:
+            return ""
+        return f"not judged: `means: {name} = ...` would say which gradient it is"
+
+    @cached_property
+    def guesses(self) -> dict[str, str]:
+        """The definitions that have the values of a gradient, with its name."""
+        found: dict[str, str] = {}
+        for name in self.notation.definitions():
+            for other in self.alike(name, self.exact(self.general[0])):
+                if other.startswith(("d_", "dz_", "next_", "now_")):
+                    found.setdefault(name, other)
+        return found
 
     def alike(self, name: str, exact: World) -> list[str]:
         """The names of the derivation that have the values of an author's name."""
@@ -280,7 +274,13 @@ class _Judge:
     @cached_property
     def derived(self) -> Derived:
         """The derived lines, in the author's names, definitions among them."""
-        found = derived(self.p, self.notation, self.seen)
+        span = self.hand.lines[0].left.span
+        guessed = {
+            name: Expr("name", span, span, name=other, lag=0 if self.notation.timed[name] else None)
+            for name, other in self.guesses.items()
+        }
+        meanings = {**guessed, **self.notation.meanings}
+        found = derived(self.p, replace(self.notation, meanings=meanings), self.seen)
         exact = self.helped(self.exact(self.general[0]), found.helpers)
         names = self.notation.definitions()
         mine = {other: (name, 0) for name in names for other in self.alike(name, exact)}
@@ -289,20 +289,21 @@ class _Judge:
     # --- the pass as a whole ---
 
     def whole(self) -> Whole:
+        found = Whole("right", missing=self.missing(), known=self.known())
         try:
             wrong = self.wrong_at_end(self.general)
         except CellError as error:
-            return Whole("wrong", "", (), self.missing(), error.what)
+            return replace(found, verdict="wrong", note=error.what)
         except MisfitError as error:
-            return Whole("wrong", "", (), self.missing(), f"sizes do not fit: {error.what}")
+            return replace(found, verdict="wrong", note=f"sizes do not fit: {error.what}")
         if not wrong:
-            return Whole("right", "", (), self.missing())
+            return found
         for scenes in self.conditions():
             if not self.wrong_at_end(scenes):
-                return Whole("conditional", scenes[0].when, (), self.missing())
-        return Whole("wrong", "", tuple(wrong.items()), self.missing())
+                return replace(found, verdict="conditional", when=scenes[0].when)
+        return replace(found, verdict="wrong", wrong=tuple(wrong.items()))
 
-    def wrong_at_end(self, scenes: Iterable[_Scene]) -> dict[str, float]:
+    def wrong_at_end(self, scenes: Iterable[Scene]) -> dict[str, float]:
         """Which of the author's gradients come out wrong when his pass runs by itself."""
         wrong: dict[str, float] = {}
         for scene in scenes:
@@ -335,6 +336,21 @@ class _Judge:
     def given(self) -> set[str]:
         """The names that have a meaning and no line: the author takes them as known."""
         return set(self.notation.meanings) - {line.left.name for line in self.hand.lines}
+
+    def known(self) -> tuple[str, ...]:
+        """The gradients that lines read and none computes: they are taken as known."""
+        meanings = self.notation.meanings
+        own = {line.left.name for line in self.hand.lines}
+        own |= {meanings[n].name for n in own & set(meanings) if meanings[n].op == "name"}
+        read = (e.name for line in self.hand.lines for e in everything(line.right))
+        outside = () if self.p.loss else ("direct_",)
+        return tuple(
+            name
+            for name in dict.fromkeys(read)
+            if self.notation.stands_for_gradient(name)
+            and name not in own
+            and not name.startswith(outside)
+        )
 
     def slots(self, name: str) -> list[int]:
         """The slots of a series that the lines for a name write."""

@@ -41,13 +41,16 @@ class Notation:
     timed: Mapping[str, bool]
     meanings: Mapping[str, Expr]
 
+    def stands_for_gradient(self, name: str) -> bool:
+        """Whether a name stands for a gradient."""
+        meaning = self.meanings.get(name)
+        if meaning is None:
+            return name.startswith(_GRADIENTS)
+        return any(e.name.startswith(_GRADIENTS) for e in everything(meaning))
+
     def gradients(self) -> list[str]:
         """The names that stand for gradients."""
-        return [
-            name
-            for name, meaning in self.meanings.items()
-            if any(e.name.startswith(_GRADIENTS) for e in everything(meaning))
-        ]
+        return [name for name in self.meanings if self.stands_for_gradient(name)]
 
     def definitions(self) -> list[str]:
         """The names that only their own lines define."""

@@ -40,13 +40,14 @@ class LineVerdict:
 
 @dataclass(frozen=True)
 class Whole:
-    """The pass run from end to start: which gradients come out wrong, and by how much; which are
-    not computed at all."""
+    """The pass run from end to start: which gradients come out wrong, and by how much; by which
+    parameters there is none (`missing`), and which are read and not computed (`known`)."""
 
     verdict: Verdict
-    when: str
-    wrong: tuple[tuple[str, float], ...]
-    missing: tuple[str, ...]
+    when: str = ""
+    wrong: tuple[tuple[str, float], ...] = ()
+    missing: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -118,7 +119,7 @@ def _when(steps: tuple[int, ...], line: LineVerdict) -> str:
 def share(error: float) -> str:
     """An error as a part of the largest entry."""
     if not math.isfinite(error):
-        return "more than any number"
+        return "no finite number"
     if error >= 10:
         return f"a factor of {error:.0f}"
     return f"{100 * error:.2g} %" if error < 0.095 else f"{100 * error:.0f} %"
@@ -135,13 +136,18 @@ def _whole(whole: Whole) -> str:
     rest = ""
     if whole.missing:
         rest = f"; no line gives the gradient by {', '.join(whole.missing)}"
+    if whole.known:
+        rest += f"; no line gives {', '.join(whole.known)}, taken as known"
     if whole.note:
         return f"it cannot be run: {whole.note}{rest}"
     if whole.verdict == "right":
         return f"right{rest}"
     if whole.verdict == "conditional":
         return f"right if {whole.when}{rest}"
-    off = ", ".join(f"{name} by {share(error)}" for name, error in whole.wrong)
+    off = ", ".join(
+        f"{name} by {share(error)}" if math.isfinite(error) else f"{name} (no such value)"
+        for name, error in whole.wrong
+    )
     return f"WRONG: {off}{rest}"
 
 
@@ -162,6 +168,7 @@ def json(found: Judgement, hint: int | None = None) -> dict[str, Any]:
         "verdict": found.whole.verdict,
         "when": found.whole.when,
         "missing": list(found.whole.missing),
+        "known": list(found.whole.known),
         "note": found.whole.note,
     }
     if hint is None:

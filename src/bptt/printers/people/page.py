@@ -90,8 +90,8 @@ def _hash(said: str) -> str:
 
 class _Page:
     def __init__(self, worked: Worked, digits: int) -> None:
-        self.worked, self.digits = worked, digits
-        self.diagram = Diagram(worked)
+        self.worked = worked
+        self.diagram = Diagram(worked, digits)
         # what the lines of each pass are printed with, in symbols and in numbers
         self.printers = {
             id(found): (Here(found), Figures(found).given(worked, digits))

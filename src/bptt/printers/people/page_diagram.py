@@ -23,6 +23,7 @@ _BETWEEN = 52  # between steps
 _EDGE = 14  # around the drawing
 _HEAD = 30  # under it, for the times
 _LONGEST = 12  # letters of a name
+_MOST_DIGITS = 5  # decimals of a number
 # What a gradient by a value itself begins with, and one by the argument of its function.
 _DELTAS = {"": "δ", "argument": "δz"}
 
@@ -44,10 +45,11 @@ class _Place:
 
 
 class Diagram:
-    """The drawing of a worked example. `index` numbers the values by their names."""
+    """The drawing of a worked example. `index` numbers the values by their names; numbers have so
+    many `digits` behind the point, if there is room."""
 
-    def __init__(self, worked: Worked) -> None:
-        self.worked = worked
+    def __init__(self, worked: Worked, digits: int) -> None:
+        self.worked, self.digits = worked, min(digits, _MOST_DIGITS)
         forward = worked.forward
         lines = [line for line in forward.lines if line.kind is Kind.STEP]
         given = [n for n in worked.roles["inputs"] if n in forward.series]
@@ -146,7 +148,7 @@ class Diagram:
     def _gradients(self) -> dict[tuple[str, int], str]:
         """The gradients that are one number."""
         return {
-            (item.of, item.t): f"{_DELTAS[made]} {_number(item.value)}"
+            (item.of, item.t): f"{_DELTAS[made]} {self._number(item.value)}"
             for item in self.worked.back
             if item.of and item.t is not None and item.value.size == 1
             if self.worked.backward.names[item.line.name].what == "d"
@@ -188,7 +190,7 @@ class Diagram:
             kind = "given" if text in self.given or t < 0 else "made"
             value, numbers = self.worked.at(self._name(text), t), ""
             if value.size == 1:
-                numbers = f'<text class="value" y="13">{_number(value)}</text>'
+                numbers = f'<text class="value" y="13">{self._number(value)}</text>'
                 if (text, t) in self.gradients:
                     gradient = self.gradients[text, t]
                     numbers += f'<text class="gradient" y="13">{gradient}</text>'
@@ -199,6 +201,9 @@ class Diagram:
                 f'<rect x="{-p.width / 2:.0f}" y="{-high / 2:.0f}" width="{p.width:.0f}"'
                 f' height="{high}" rx="6"/>{_label(text, -3 if numbers else 5)}{numbers}</g>'
             )
+
+    def _number(self, value: Array) -> str:
+        return shown(value.item(), self.digits).replace("-", "−")
 
     def _said(self, text: str, t: int) -> str:
         """A node in words."""
@@ -219,10 +224,6 @@ class Diagram:
             x = (min(xs) + max(xs)) / 2
             shown_time = str(t).replace("-", "−")
             yield f'<text class="time" x="{x:.0f}" y="{height - 9:.0f}">t = {shown_time}</text>'
-
-
-def _number(value: Array) -> str:
-    return shown(value.item(), 5).replace("-", "−")
 
 
 def _curve(*points: tuple[float, float]) -> str:
