@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from itertools import chain, count
+from itertools import chain, count, repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -135,10 +135,11 @@ class Cell:
         known = {**self.functions, **functions}
         return Cell(self.text, functions=known, consts=dict(self._given), name=self.name)
 
-    def stand_ins(self) -> dict[str, str]:
-        """For each unspecified function, a smooth one to check the cell with: all different, so
-        that one in another's place shows."""
-        smooth = chain(_SMOOTH, (f"f(v) = tanh({k}*v)" for k in count(2)))
+    def stand_ins(self, *, different: bool = False) -> dict[str, str]:
+        """For each unspecified function, a smooth one to run the cell with; `different` ones show
+        where a derivation has one in another's place."""
+        more = (f"f(v) = tanh({k}*v)" for k in count(2))
+        smooth = chain(_SMOOTH, more) if different else repeat(_SMOOTH[0])
         usual = {
             name: self._stand_in(name, kind, smooth) for name, kind in self.unspecified.items()
         }
@@ -170,7 +171,7 @@ class Cell:
         """Whether what is derived from this cell is right: every gradient against the truth.
 
         `sizes` fixes some; `options` are others of `bptt.proof.gradcheck.check`: `seed`, `length`.
-        Raises UserError where a function is unspecified: `cell.bind(cell.stand_ins())`.
+        Raises UserError where a function is unspecified: `cell.bind(cell.stand_ins(different=True))`.
         """
         from bptt.proof.gradcheck import check as check_program
         from bptt.proof.sampling import sizes_for
@@ -187,7 +188,7 @@ class Cell:
         CellError where it cannot be read, UserError where there is none."""
         from bptt.proof.judge import judge
 
-        known = {**self.functions, **self.stand_ins()}
+        known = {**self.functions, **self.stand_ins(different=True)}
         return judge(self._checked, known, self.consts, explain=explain)
 
     def trace(

@@ -39,7 +39,7 @@ def check(
     line by line. Exit status: 0 if all is right, 1 if a gradient or a line is wrong, 2 if CELL
     cannot be read.
     """
-    stand_ins = cell.stand_ins()
+    stand_ins = cell.stand_ins(different=True)
     report = cell.bind(stand_ins).check(order, seed=seed)
     judgement = cell.judge(explain=hint is None or hint > 1) if cell.hand_written else None
     if as_json:

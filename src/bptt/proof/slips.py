@@ -42,6 +42,7 @@ from bptt.proof.world import MisfitError
 Array = Any
 
 _USUAL = ("tanh", "sigmoid", "relu", "exp", "log", "softplus", "sqrt")
+_LONGEST = 500  # parts of a line that is explained
 _TERMS = 4  # so many terms at most that are wrong at once are told
 _Signed = tuple[int, Expr]
 
@@ -53,6 +54,8 @@ def differences(
 
     `tries` holds how many changes may still be tried.
     """
+    if sum(1 for _ in everything(root)) > _LONGEST:  # a try costs as much as the line is deep
+        return []
     return _Search(root, cases, trees, derived, tries).found()
 
 
