@@ -171,7 +171,7 @@ class Cell:
         """Whether what is derived from this cell is right: every gradient against the truth.
 
         `sizes` fixes some; `options` are others of `bptt.proof.gradcheck.check`: `seed`, `length`.
-        Raises UserError where a function is unspecified: `cell.bind(cell.stand_ins(different=True))`.
+        Raises UserError where a function is unspecified: bind `stand_ins(different=True)`.
         """
         from bptt.proof.gradcheck import check as check_program
         from bptt.proof.sampling import sizes_for

@@ -51,7 +51,7 @@ def test_the_forward_pass_is_that_of_the_library(name: str) -> None:
 # How many equations of each document stand there as printed.
 @pytest.mark.parametrize(
     ("name", "printed"),
-    [("gomez", 14), ("shakespeare", 23), ("sancho", 35), ("iosif", 23), ("jimenez", 26)],
+    [("gomez", 15), ("shakespeare", 23), ("sancho", 39), ("iosif", 25), ("jimenez", 26)],
 )
 def test_every_printed_equation_has_a_reading(name: str, printed: int) -> None:
     found = ERRATA.printed((ERRATA.DOCUMENTS / f"{name}.cell").read_text("utf-8"))

@@ -239,19 +239,21 @@ class _Exact:
     ) -> Array:
         """How y moves with x through all that lies between, the names in `held` as they are.
 
-        [times, *y, *x]. Zero where y or x lies outside of the sequence, or y before x.
+        [times, *y, *x]. Zero where y or x lies outside of the sequence, or y before x. A
+        parameter moves at the step of y alone.
         """
         rows = [self.moved(y, x, frozenset(held), int(t)) for t in times]
         return np.stack(rows)
 
     def moved(self, y: tuple[str, int], x: tuple[str, int], held: frozenset[str], t: int) -> Array:
-        at_y, at_x = t - y[1], t - x[1]
-        shapes = [self.series[name].shape[1:] for name, _ in (y, x)]
-        matrix = np.zeros((*shapes[0], *shapes[1]))
+        constant = self.constants.get(x[0])
+        at_y = t - y[1]
+        at_x = t - x[1] if constant is None else at_y
         inside = -1 <= at_x < LENGTH and 0 <= at_y < LENGTH and at_x <= at_y
+        base = self.series[x[0]][at_x + 1 if inside else 0] if constant is None else constant
+        matrix = np.zeros((*self.series[y[0]].shape[1:], *np.shape(base)))
         if not inside:
             return matrix
-        base = self.series[x[0]][at_x + 1]
         for k in np.ndindex(base.shape):
             start = np.array(base, complex)
             start[k] += 1e-30j

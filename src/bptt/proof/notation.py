@@ -172,12 +172,15 @@ def _look_up_function(e: Expr, world: World) -> None:
 
 def _look_up_jacobian(e: Expr, world: World) -> None:
     for k, a in enumerate(e.args):
-        value = a.op == "name" and a.name in world.series and not a.name.startswith(_GRADIENTS)
-        if not value or (a.lag is None) != (k > 1):
+        series = a.name in world.series and not a.name.startswith(_GRADIENTS)
+        constant = world.constants.get(a.name)
+        by = k == 1 and a.lag is None and constant is not None and np.ndim(constant) < 2
+        if a.op != "name" or not ((series and (a.lag is None) == (k > 1)) or by):
             help = (
-                "`jac(h[t], c[t])` is the derivative of h[t] by c[t]; `jac(h[t], c[t], o)` holds o"
+                "`jac(h[t], c[t])` is the derivative of h[t] by c[t], `jac(h[t], c[t], o)` holds o"
             )
-            raise CellError("`jac` is of values of the cell over time", a.span, help=help)
+            what = "`jac` is of a value over time, by another one or by a vector"
+            raise CellError(what, a.span, help=help)
 
 
 # --- values -------------------------------------------------------------------------------------
