@@ -79,8 +79,12 @@ def notation(hand: Hand, world: World, cell: Collection[str]) -> Notation:
     for line in hand.lines:
         name = line.left.name
         if name not in meanings and (known := _spelled(name, world, cell)) is not None:
-            at = 0 if timed[name] else None
             span = line.left.span
+            if timed[name] != (known in world.series):
+                help = f"write `{name} = sum_t(...)`" if timed[name] else f"write `{name}[t] = ...`"
+                what = "has no time" if timed[name] else "has a time, and stands here without"
+                raise CellError(f"`{name}` {what}", span, help=help)
+            at = 0 if timed[name] else None
             meanings[name] = Expr("name", span, span, name=known, lag=at)
     found = Notation(hand, timed, meanings)
     for m in hand.meanings:
