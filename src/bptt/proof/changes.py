@@ -41,7 +41,8 @@ class Change:
 def _read(run: Evaluation, leaf: Expr, part: Expr) -> Val:
     """The value of a name where `part` stands."""
     if leaf.lag is None:
-        return Val(np.asarray(run.world.constants[leaf.name])[None])
+        known = {**run.world.sizes, **run.world.constants}
+        return Val(np.asarray(known[leaf.name])[None])
     return Val(run.world.at(leaf.name, run.steps(part) - leaf.lag))
 
 
@@ -79,6 +80,16 @@ def mapped(part: Expr, f: Callable[[Array], Array]) -> Make:
     def make(run: Evaluation) -> Val | MisfitError:
         value = run.found[part]
         return value if isinstance(value, MisfitError) else value._replace(array=f(value.array))
+
+    return make
+
+
+def function_of(y: Expr, f: Callable[[Array], Array]) -> Make:
+    """A function of another part."""
+
+    def make(run: Evaluation) -> Val | MisfitError:
+        value = run.found[y]
+        return value if isinstance(value, MisfitError) else Val(f(value.array), value.row)
 
     return make
 
@@ -134,15 +145,16 @@ def tree_of(e: Expr) -> Where:
 
 
 def times_factor(part: Expr, factor: Where) -> Make:
-    product = Expr("*", part.span, part.span, (part, part))
+    """The value of a part times something; a matrix multiplies from the left."""
+    product, matrix = (Expr(op, part.span, part.span, (part, part)) for op in ("*", "@"))
 
     def make(run: Evaluation) -> Val | MisfitError:
-        other = factor(run, part)
-        return (
-            other
-            if isinstance(other, MisfitError)
-            else run.tried(product, [run.found[part], other])
-        )
+        other, value = factor(run, part), run.found[part]
+        if isinstance(other, MisfitError) or isinstance(value, MisfitError):
+            return MisfitError("no value", part.span)
+        if other.rank == 2 and value.rank == 1:
+            return run.tried(matrix, [other, value])
+        return run.tried(product, [value, other])
 
     return make
 

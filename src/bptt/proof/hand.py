@@ -253,7 +253,7 @@ class _Rule(Structures):
             return Val(self.applied(definition, Val(x + 1j * _STEP)).imag / _STEP)
         columns = [
             self.applied(definition, Val(x + 1j * _STEP * unit)).imag / _STEP
-            for unit in np.eye(*self.room(x.shape[1], x.shape[1]))
+            for unit in np.eye(self.square(x.shape[1]))
         ]
         matrix = np.stack(columns, axis=-1)
         if matrix.ndim == 2:  # of a number

@@ -284,7 +284,8 @@ class _Judge:
         exact = self.helped(self.exact(self.general[0]), found.helpers)
         names = self.notation.definitions()
         mine = {other: (name, 0) for name in names for other in self.alike(name, exact)}
-        return replace(found, own={**mine, **found.own})
+        more = {x.left.name: said(x.right.span) for x in self.helpers if x.left.op == "name"}
+        return replace(found, own={**mine, **found.own}, rights={**more, **found.rights})
 
     # --- the pass as a whole ---
 

@@ -86,6 +86,12 @@ def notation(hand: Hand, world: World, cell: Collection[str]) -> Notation:
                 raise CellError(f"`{name}` {what}", span, help=help)
             at = 0 if timed[name] else None
             meanings[name] = Expr("name", span, span, name=known, lag=at)
+    for name, meaning in meanings.items():
+        series = any(_has_time(e) for e in everything(meaning))
+        if series != timed[name]:
+            what = f"`{name}` {'has a time' if timed[name] else 'has no time'}, and its meaning "
+            what += "has none" if timed[name] else "has one"
+            raise CellError(what, meaning.span)
     found = Notation(hand, timed, meanings)
     for m in hand.meanings:
         _look_up(m.right, world, {}, cell)
@@ -116,6 +122,10 @@ def _spelled(name: str, world: World, cell: Collection[str]) -> str | None:
         if rest != name and f"d{rest}" in world.series and rest.startswith("z_"):
             return f"d{rest}"
     return None
+
+
+def _has_time(e: Expr) -> bool:
+    return e.op in ("fixed", "last") or (e.op == "name" and e.lag is not None) or e.name == "jac"
 
 
 def _look_up(root: Expr, world: World, timed: Mapping[str, bool], cell: Collection[str]) -> None:

@@ -44,6 +44,10 @@ class Structures:
             raise self.misfit(f"`{said(self.e.span)}` has more than {_LARGEST} numbers")
         return shape
 
+    def square(self, size: int) -> int:
+        """A size, if there is room for a square matrix of it."""
+        return self.room(size, size)[0]
+
     def shape(self, a: Val) -> str:
         return self.world.shown(a.array.shape[1:])
 
@@ -55,7 +59,7 @@ class Structures:
         (a,) = self.args
         if a.rank == 1:
             size = a.array.shape[1]
-            return Val(a.array[:, :, None] * np.eye(*self.room(size, size)))
+            return Val(a.array[:, :, None] * np.eye(self.square(size)))
         if a.rank != 2 or a.array.shape[1] != a.array.shape[2]:
             raise self.misfit(f"`diag` of {self.shape(a)}")
         return Val(np.diagonal(a.array, axis1=1, axis2=2))
@@ -131,11 +135,11 @@ class Structures:
 
     def call_eye(self) -> Val:
         size = self.size(self.e.args[0])
-        return Val(np.eye(*self.room(size, size))[None])
+        return Val(np.eye(self.square(size))[None])
 
     def call_lower(self) -> Val:
         size = self.size(self.e.args[0])
-        return Val(np.tri(*self.room(size, size))[None])
+        return Val(np.tri(self.square(size))[None])
 
     def call_each(self) -> Val:
         size, times = (self.size(e) for e in self.e.args)
