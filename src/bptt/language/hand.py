@@ -14,7 +14,7 @@ from typing import Literal
 from bptt.errors import CellError, Span
 from bptt.language.expressions import Cursor
 from bptt.language.tokens import MACHINE_LIMITS, Token, split, tokens
-from bptt.language.tree import Expr, join, said
+from bptt.language.tree import Expr, join, postorder, said
 
 # At which steps a line holds: at every one, at the last one, at all but the last one.
 When = Literal["", "last", "earlier"]
@@ -231,13 +231,7 @@ class HandReader:
 
 def everything(root: Expr) -> Iterator[Expr]:
     """Every part of an expression that is a value, arguments first. Sizes are no values."""
-    found: list[Expr] = []
-    stack = [root]
-    while stack:
-        e = stack.pop()
-        found.append(e)
-        stack.extend(values_of(e))
-    return reversed(found)
+    return postorder(root, values_of)
 
 
 def values_of(e: Expr) -> tuple[Expr, ...]:

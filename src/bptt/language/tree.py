@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -37,14 +37,15 @@ def operands(e: Expr) -> tuple[Expr, ...]:
     return () if e.op == "call" and e.name == "eye" else e.args
 
 
-def postorder(root: Expr) -> Iterator[Expr]:
-    """Every part of `root` that is a value, arguments first, left to right."""
+def postorder(root: Expr, values: Callable[[Expr], tuple[Expr, ...]] = operands) -> Iterator[Expr]:
+    """Every part of `root` that is a value, arguments first, left to right. `values` of an
+    expression are its arguments that are."""
     found: list[Expr] = []
     stack = [root]
     while stack:
         e = stack.pop()
         found.append(e)
-        stack.extend(operands(e))
+        stack.extend(values(e))
     return reversed(found)
 
 

@@ -37,7 +37,7 @@ Array = Any
 # same sums of a few products; an author's rounded constant is none of them.
 LIMIT = 1e-9
 _DRAWS = 3  # samples in which a line must be right, so that it takes every branch of a kink
-_TRIES = 300_000  # changes that are tried to explain wrong lines: some ten seconds
+_TRIES = 100_000  # changes that are tried to explain wrong lines: some ten seconds
 # What an open function of a vector is: one whose derivatives are no symmetric matrix.
 _VECTOR = "f(v) = softmax(v) * cumsum(v)"
 

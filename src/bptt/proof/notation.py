@@ -289,10 +289,17 @@ class Follow:
 
     def holds(self, line: HandLine, t: int) -> bool:
         """Whether a line is the one for its name at step t."""
-        last = t == self.world.length - 1
+        end = self.world.length - 1
+        last = t == end
+        if line.left.op == "last":
+            return t == min(max(end - (line.left.lag or 0), 0), end)
         if line.when == "last" or (line.when == "earlier" and last):
             return last and line.when == "last"
-        special = {x.left.name for x in self.lines if x.when == "last"}
+        special = {
+            x.left.name
+            for x in self.lines
+            if (x.left.op, x.left.lag) == ("last", 0) or (x.left.op == "name" and x.when == "last")
+        }
         return not (last and line.left.name in special)
 
     def run(self, lines: list[HandLine], t: int | None) -> None:
@@ -347,8 +354,8 @@ class Follow:
 
 
 def _has_no_step(line: HandLine) -> bool:
-    """Whether a line stands for one value: it has no `[t]`."""
-    return line.left.op != "name" or line.left.lag is None
+    """Whether a line is none of the sweep over time: it has no `[t]` and no `[T]`."""
+    return line.left.op == "fixed" or (line.left.op == "name" and line.left.lag is None)
 
 
 def _step(e: Expr, t: int | None, length: int) -> int | None:
