@@ -18,6 +18,7 @@ from bptt.printers.people.plain import Plain
 from bptt.printers.people.reading import Part, Reading, reading
 from bptt.proof.notation import Notation
 
+_GRADIENTS = ("d_", "dz_", "next_", "now_")
 _AHEAD = re.compile(r"\[t([+-]\d+)?\]")
 
 
@@ -121,13 +122,15 @@ class Derived:
 
 def derived(p: Program, notation: Notation, seen: Iterable[str]) -> Derived:
     """The derived lines of `p` for what a pass has names for; none where nobody could read them."""
-    arguments = {f"dz_{a.name}": a.argument for a in activations(lower(with_ends(p)))}
+    low = lower(with_ends(p))
+    arguments = {f"dz_{a.name}": a.argument for a in activations(low)}
     own: dict[str, tuple[str, int]] = {}
-    wanted: set[str] = set()
+    wanted = {s.name for s in low.states}  # without these, what comes from the step after has no name
+    said_of = [*notation.meanings.values(), *(line.right for line in notation.hand.lines)]
+    for e in (e for root in said_of for e in everything(root)):
+        if e.op in ("name", "fixed") and e.name.startswith(_GRADIENTS):
+            wanted.add(arguments.get(e.name, e.name.partition("_")[2]))
     for name, meaning in notation.meanings.items():
-        for e in everything(meaning):
-            if e.op in ("name", "fixed"):
-                wanted.add(arguments.get(e.name, e.name.partition("_")[2]))
         if meaning.op == "name":
             own.setdefault(meaning.name, (name, meaning.lag or 0))
     try:
