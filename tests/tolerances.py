@@ -4,7 +4,6 @@ Unless it says otherwise, an error is relative to the largest entry of its own t
 entry by entry: y*(1 - y) through a saturated value y has no relative accuracy of its own.
 """
 
-from bptt.proof.judge import LIMIT
 from bptt.proof.report import FLOOR, LIMITS
 
 # The unit of float64: 2**-52.
@@ -75,8 +74,9 @@ PRINTED = 5e-5
 
 # --- hand-written backward passes -----------------------------------------------------------------
 
-# Two lines that give the same, as a part of the largest entry: what the judge takes for right.
-SAME_LINE = LIMIT
+# Two lines that give the same, as a part of the largest entry: each is a sum of a few products of
+# numbers of size 1, and a slip shows as a part of 1.
+SAME_LINE = 1e-9
 
 # --- torch ----------------------------------------------------------------------------------------
 

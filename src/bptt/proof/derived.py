@@ -125,7 +125,7 @@ def derived(p: Program, notation: Notation, seen: Iterable[str]) -> Derived:
     low = lower(with_ends(p))
     arguments = {f"dz_{a.name}": a.argument for a in activations(low)}
     own: dict[str, tuple[str, int]] = {}
-    wanted = {s.name for s in low.states}  # without these, what comes from the step after has no name
+    wanted = {s.name for s in low.states}  # else what comes from the step after has no name
     said_of = [*notation.meanings.values(), *(line.right for line in notation.hand.lines)]
     for e in (e for root in said_of for e in everything(root)):
         if e.op in ("name", "fixed") and e.name.startswith(_GRADIENTS):

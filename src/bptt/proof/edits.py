@@ -59,6 +59,7 @@ class Edits:
         yield from self.swaps()
         yield from self.terms()
         yield from self.factors(self.near)
+        yield from self.slopes()
         yield from self.others()
 
     def unlikely(self) -> Iterator[Change]:
@@ -116,7 +117,7 @@ class Edits:
 
     def names(self, leaves: Sequence[Expr]) -> Iterator[Change]:
         """Another name."""
-        parts = [p for p in self.parts if p.op in ("name", "fixed") and p not in self.whole]
+        parts = [p for p in self.parts if p.op in ("name", "fixed") and p is not self.root]
         for leaf in leaves:
             for part in parts:
                 if part.name == leaf.name or not self.fits(part, leaf):
@@ -184,14 +185,14 @@ class Edits:
             elif part.op != "call" or part.name != "sum_t":
                 text = self.words.instead(part, f"{said(part.span)}**2")
                 yield Change(part, mapped(part, lambda a: a**2), text)
-            if part.op == "-" and part.args[0].op == "number" and part.args[0].value == 1:
-                yield from self.slopes(part)
 
-    def slopes(self, part: Expr) -> Iterator[Change]:
+    def slopes(self) -> Iterator[Change]:
         """Another function's derivative in the place of `1 - y**2` or `1 - y`."""
-        y = part.args[1].args[0] if part.args[1].op == "**" else part.args[1]
-        for text, f in factors_of(quoted(y)):
-            yield Change(part, function_of(y, f), self.words.instead(part, text))
+        for part in self.parts:
+            if part.op == "-" and part.args[0].op == "number" and part.args[0].value == 1:
+                y = part.args[1].args[0] if part.args[1].op == "**" else part.args[1]
+                for text, f in factors_of(quoted(y)):
+                    yield Change(part, function_of(y, f), self.words.instead(part, text))
 
     def swaps(self) -> Iterator[Change]:
         """Two names that stand in each other's places."""

@@ -149,6 +149,6 @@ class _Search(Edits):
                 b = evaluate(theirs[1], case.world, times).array * theirs[0]
             except MisfitError:
                 return False
-            if not same(a, np.broadcast_to(b, a.shape) if b.shape[1:] == a.shape[1:] else b):
+            if not same(a, b):
                 return False
         return True

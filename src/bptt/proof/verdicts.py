@@ -76,7 +76,7 @@ def text(found: Judgement, hint: int | None = None) -> str:
     for line in found.lines:
         rows.append(f"{line.number:>{margin}}  {_WORDS[line.verdict]:<{_WIDEST}}  {line.text}")
         rows += [f"{' ' * (margin + _WIDEST + 4)}{row}" for row in _notes(line, hint)]
-    return "\n".join([*rows, "", *_verdict(found)])
+    return "\n".join([*rows, "", *_verdict(found, amounts=hint is None)])
 
 
 def _notes(line: LineVerdict, hint: int | None) -> list[str]:
@@ -125,14 +125,14 @@ def share(error: float) -> str:
     return f"{100 * error:.2g} %" if error < 0.095 else f"{100 * error:.0f} %"
 
 
-def _verdict(found: Judgement) -> list[str]:
+def _verdict(found: Judgement, *, amounts: bool) -> list[str]:
     judged = [line for line in found.lines if line.verdict != "defined"]
     wrong = sum(line.verdict == "wrong" for line in judged)
     lines = f"{wrong} of {len(judged)} lines wrong" if wrong else f"{len(judged)} lines, none wrong"
-    return [f"line by line: {lines}", f"as a whole:   {_whole(found.whole)}"]
+    return [f"line by line: {lines}", f"as a whole:   {_whole(found.whole, amounts=amounts)}"]
 
 
-def _whole(whole: Whole) -> str:
+def _whole(whole: Whole, *, amounts: bool) -> str:
     rest = ""
     if whole.missing:
         rest = f"; no line gives the gradient by {', '.join(whole.missing)}"
@@ -144,6 +144,8 @@ def _whole(whole: Whole) -> str:
         return f"right{rest}"
     if whole.verdict == "conditional":
         return f"right if {whole.when}{rest}"
+    if not amounts:
+        return f"WRONG{rest}"
     off = ", ".join(
         f"{name} by {share(error)}" if math.isfinite(error) else f"{name} (no such value)"
         for name, error in whole.wrong
