@@ -56,3 +56,10 @@ def test_the_forward_pass_is_that_of_the_library(name: str) -> None:
 def test_every_printed_equation_has_a_reading(name: str, printed: int) -> None:
     found = ERRATA.printed((ERRATA.DOCUMENTS / f"{name}.cell").read_text("utf-8"))
     assert len([e for e in found if e.first]) == printed
+
+
+@pytest.mark.parametrize("name", ERRATA.NAMES)
+def test_every_wrong_line_has_its_correction(name: str) -> None:
+    found = bptt.load(ERRATA.DOCUMENTS / f"{name}.cell").judge()
+    wrong = [line for line in found.lines if line.verdict == "wrong"]
+    assert wrong and all(line.derived and line.differs for line in wrong)

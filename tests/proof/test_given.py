@@ -120,10 +120,31 @@ def test_the_length_is_that_of_the_series() -> None:
         ({"inputs": 3}, "`inputs` is a section", "write `[inputs]` above a line each"),
         ({"rate": "fast"}, "the learning rate cannot be 'fast'", "a number, such as 0.1"),
         ({"rate": -1}, "the learning rate cannot be -1", "a number, such as 0.1"),
+        ({"rate": True}, "the learning rate cannot be True", "a number, such as 0.1"),
+        (
+            {"rate": 16**5000},
+            "the learning rate cannot be so large a number",
+            "a number, such as 0.1",
+        ),
+        (
+            {3: {}},
+            "there is no section `3`",
+            "there are inputs, parameters, states, constants, gradients, and rate",
+        ),
+        (
+            {"parameters": {"b": [10**400]}},
+            "`b` has a number that is too large",
+            "below 1.8e308 in size",
+        ),
+        (
+            {"parameters": {"b": [10**30, True]}},
+            "`b` is not made of numbers",
+            "`b` is a vector of H",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_with_what_would(
-    values: dict[str, Any], what: str, help: str | None
+    values: dict[Any, Any], what: str, help: str | None
 ) -> None:
     assert said(RNN, values) == f"error: {what}" + (f"\nhelp: {help}" if help else "")
 
@@ -142,7 +163,7 @@ def test_a_file_is_read_and_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not text in UTF-8"):
         read_values(path)
     path.write_bytes(b"#" * (2 << 20))
-    with pytest.raises(UserError, match="is larger than 1024 KiB"):
+    with pytest.raises(UserError, match="is larger than 256 KiB"):
         read_values(path)
 
 
@@ -152,11 +173,68 @@ def test_what_is_no_toml_is_said(text: str) -> None:
         parse_values(text, "mine")
 
 
-def test_numbers_beyond_a_double_are_refused() -> None:
-    values = parse_values(f"[parameters]\nb = [{10**30}]\n", "mine")
-    assert said(RNN, dict(values)) == (
-        "error: `b` is not made of numbers\nhelp: `b` is a vector of H"
-    )
+def test_whole_numbers_of_any_length_are_numbers() -> None:
+    values = parse_values(f"[parameters]\nb = [{10**30}, -0.5]\n", "mine")
+    assert RNN.trace(values).values["b"].tolist() == [1e30, -0.5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.a.a.a.a.a.a.a.a.a = 1",
+        "[a.a.a.a.a.a.a.a.a.a]",
+        '[\'a\' . "\\"" .a.a.a.a.a.a.a.a]',
+        "a = {b = 0.5, a.a.a.a.a.a.a.a.a.a = 1}",
+        ".".join("a" * 100_000) + " = 1",  # tomllib would take minutes
+    ],
+)
+def test_a_key_of_many_parts_is_refused_before_it_is_read(text: str) -> None:
+    with pytest.raises(UserError, match=r"^error: mine, line 2: a key has more than 8 dots\n"):
+        parse_values(f"\n{text}", "mine")
+
+
+def test_dots_that_are_in_no_key_are_not_counted() -> None:
+    numbers = [k + 0.5 for k in range(20)]
+    text = f"# ............ and 'so' .. on\n[parameters]\nb = {numbers}\na.a.a.a.a.a.a.a.a = 1"
+    assert parse_values(text, "mine")["parameters"]["b"] == numbers
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"rate": float("nan")}, "the learning rate cannot be nan"),
+        ({"rate": float("inf")}, "the learning rate cannot be inf"),
+        ({"rate": -0.5}, "the learning rate cannot be -0.5"),
+        ({"rate": "x"}, "the learning rate cannot be 'x'"),
+        ({"length": "a"}, "the length cannot be 'a'"),
+        ({"length": 2.0}, "the length cannot be 2.0"),
+        ({"length": 0}, "the length cannot be 0"),
+        ({"seed": 1.5}, "the seed cannot be 1.5"),
+        ({"seed": ""}, "the seed cannot be ''"),
+        ({"seed": False}, "the seed cannot be False"),
+        ({"seed": -1}, "the seed cannot be -1"),
+        ({"sizes": {"H": 2.5}}, "the size `H` cannot be 2.5"),
+        ({"sizes": {"H": True}}, "the size `H` cannot be True"),
+        ({"sizes": {3: 2}}, "the cell has no size `3`"),
+        ({"sizes": [("H", 2)]}, "the sizes cannot be [('H', 2)]"),
+        ({"values": 3}, "the values cannot be 3"),
+        ({"values": list(range(99))}, f"the values cannot be {str(list(range(99)))[:57]}..."),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(UserError) as error:
+        RNN.trace(**options)
+    assert error.value.what == what
+    assert error.value.help
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    sizes = {"H": np.int64(2)}
+    found = RNN.trace(seed=np.int32(1), length=np.int64(3), sizes=sizes, rate=np.float32(0.5))
+    assert (found.seed, found.length, found.sizes["H"], found.rate) == (1, 3, 2, 0.5)
+    assert type(found.length) is type(found.sizes["H"]) is int
+    with pytest.raises(UserError, match="the learning rate cannot be"):
+        RNN.trace(rate=np.True_)
 
 
 def test_the_example_of_gomez_gives_every_value() -> None:

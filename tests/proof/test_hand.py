@@ -249,7 +249,6 @@ MISFITS = {
         "`@` between two vectors: write `dot(v, w)`, `outer(v, w)` or `v @ w.T`",
         "u[t] @ v[t]",
     ),
-    "u[t].T @ x[t]": ("a vector (H) with a vector (X)", "u[t].T @ x[t]"),
     "dot(u[t], x[t])": ("`dot` of a vector (H), a vector (X)", "dot(u[t], x[t])"),
     "dot(u[t], 2)": ("`dot` of a vector (H), a number", "dot(u[t], 2)"),
     "outer(k[t], u[t])": ("`outer` of a number and a vector (H)", "outer(k[t], u[t])"),

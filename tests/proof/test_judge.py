@@ -22,7 +22,7 @@ from tolerances import MUTATION
 
 from bptt import cells
 from bptt.cell import Cell
-from bptt.proof import judge
+from bptt.proof import reader
 from bptt.proof.judge import Judgement, LineVerdict
 
 BY = "preactivations"
@@ -52,8 +52,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return found
 
-    monkeypatch.setattr(judge, "world", once(judge.world, lambda c, s, v, f: (s, str(f))))
-    monkeypatch.setattr(judge, "reference", once(judge.reference, lambda p, by, seen: (by, seen)))
+    monkeypatch.setattr(reader, "world", once(reader.world, lambda c, s, v, f: (s, str(f))))
+    monkeypatch.setattr(reader, "reference", once(reader.reference, lambda p, by, seen: (by, seen)))
 
 
 @pytest.mark.usefixtures("quick")

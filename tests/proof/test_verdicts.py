@@ -130,7 +130,7 @@ def test_definitions() -> None:
 )
 def test_steps(steps: tuple[int, ...], words: str) -> None:
     line = LineVerdict(1, "q", "q[t] = 1", "wrong", 4, error=0.5, steps=steps)
-    found = Judgement((line,), Whole("wrong"), (), 4)
+    found = Judgement((line,), Whole("wrong"), (), 4, {})
     assert row(found, "q")[1] == words
 
 
@@ -153,7 +153,7 @@ def test_shares(error: float, words: str) -> None:
 
 def test_the_whole_in_words() -> None:
     def last(whole: Whole) -> str:
-        return verdicts.text(Judgement((), whole, (), 4)).split("\n")[-1]
+        return verdicts.text(Judgement((), whole, (), 4, {})).split("\n")[-1]
 
     assert last(Whole("right")) == "as a whole:   right"
     said = "as a whole:   right; no line gives the gradient by W, b"

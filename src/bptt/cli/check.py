@@ -41,7 +41,8 @@ def check(
     """
     stand_ins = cell.stand_ins(different=True)
     report = cell.bind(stand_ins).check(order, seed=seed)
-    judgement = cell.judge(explain=hint is None or hint > 1) if cell.hand_written else None
+    explain = hint is None or hint > 1
+    judgement = cell.judge(explain=explain, seed=seed) if cell.hand_written else None
     if as_json:
         import json
 
@@ -49,7 +50,8 @@ def check(
 
         shown = {"cell": cell.name, "stand_ins": stand_ins, **report.json()}
         if judgement is not None:
-            shown["backward"] = verdicts.json(judgement, hint)
+            shown = {"cell": cell.name, "stand_ins": stand_ins, "ok": report.ok and judgement.ok}
+            shown |= {"backward": verdicts.json(judgement, hint), "derived": report.json()}
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         for name, function in stand_ins.items():

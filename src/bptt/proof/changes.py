@@ -94,6 +94,19 @@ def function_of(y: Expr, f: Callable[[Array], Array]) -> Make:
     return make
 
 
+def product_of(parts: list[Expr]) -> Make:
+    """The product of some parts."""
+
+    def make(run: Evaluation) -> Val | MisfitError:
+        value = run.found[parts[0]]
+        for part in parts[1:]:
+            product = Expr("*", part.span, part.span, (part, part))
+            value = run.tried(product, [value, run.found[part]])
+        return value
+
+    return make
+
+
 def other_value(part: Expr, e: Expr) -> Make:
     def make(run: Evaluation) -> Val | MisfitError:
         try:

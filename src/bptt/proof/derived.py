@@ -10,7 +10,7 @@ from bptt.calculus.lines import activations
 from bptt.calculus.readable import By
 from bptt.calculus.rewrites import lower, with_ends
 from bptt.errors import BpttError
-from bptt.ir.program import Kind, Program
+from bptt.ir.program import MACHINE, Kind, Program
 from bptt.language.hand import HandLine, everything, read
 from bptt.language.tokens import tokens
 from bptt.language.tree import Expr, said
@@ -47,38 +47,38 @@ class Derived:
                     found.append(self.spelled(f"{left} = {right}"))
         return found
 
-    def lines(self, name: str) -> list[str]:
-        """The derived lines for a name of the author's; none where it has no meaning."""
-        meaning = self.notation.meanings.get(name)
+    def lines(self, left: Expr) -> list[str]:
+        """The derived lines for a left side of the author's; none where it has no meaning."""
+        meaning = self.notation.meanings.get(left.name)
         if meaning is None:
             return []
-        left = f"{name}[t]" if self.notation.timed[name] else name
+        found = self.at_step(left, meaning)
+        if left.op == "last":
+            return [_at(text, f"T{-(left.lag or 0):+d}" if left.lag else "T") for text in found]
+        return [_at(text, left.lag or 0) for text in found] if left.op == "fixed" else found
+
+    def at_step(self, left: Expr, meaning: Expr) -> list[str]:
+        """The derived lines, for a left side at `t`, or at its lag."""
+        name, lag = left.name, left.lag or 0
+        if left.op == "fixed" and lag < 0 and meaning.op == "name" and not meaning.lag:
+            right = self.rights.get(f"{meaning.name}[-1]")
+            if right is not None:
+                return [f"{name}[-1] = {self.spelled(right)}"]
+        shift = -lag if left.op == "name" else 0
+        start = f"{name}[t]" if self.notation.timed[name] else name
         if meaning.op == "name":
             right = self.right(meaning)
-            return [] if right is None else [f"{left} = {right}"]
-        found = [f"{left} = {said(meaning.span)}"]
+            return [] if right is None else [_shifted(f"{start} = {right}", shift)]
+        found = [f"{start} = {_written_out(meaning)}"]
         for e in everything(meaning):
             right = self.right(e) if e.op == "name" else None
             if right is not None:
-                found.append(f"{said(e.span)} = {right}")
-        return found
+                found.append(f"{_written_out(e)} = {right}")
+        return [_shifted(text, shift) for text in found]
 
-    def trees(self, name: str) -> list[Expr]:
+    def trees(self, left: Expr) -> list[Expr]:
         """The right sides of `lines`, parsed."""
-        return [line.right for line in read(self.lines(name)).lines]
-
-    def first(self, name: str) -> str | None:
-        """The derived line for a gradient by a state before the first step."""
-        meaning = self.notation.meanings.get(name)
-        if meaning is None or meaning.op != "name":
-            return None
-        right = self.rights.get(f"{meaning.name}[-1]")
-        return None if right is None else f"{name}[-1] = {self.spelled(right)}"
-
-    def first_tree(self, name: str) -> list[Expr]:
-        """The right side of `first`, parsed."""
-        line = self.first(name)
-        return [] if line is None else [read([line]).lines[0].right]
+        return [line.right for line in read(self.lines(left)).lines]
 
     def right(self, e: Expr) -> str | None:
         """What the gradient `e`, at its own step, is derived to be, in the author's names."""
@@ -125,7 +125,9 @@ def derived(p: Program, notation: Notation, seen: Iterable[str]) -> Derived:
     low = lower(with_ends(p))
     arguments = {f"dz_{a.name}": a.argument for a in activations(low)}
     own: dict[str, tuple[str, int]] = {}
-    wanted = {s.name for s in low.states}  # else what comes from the step after has no name
+    wanted = {
+        s.name for s in low.states if MACHINE not in s.name
+    }  # else what comes from the step after has no name
     said_of = [*notation.meanings.values(), *(line.right for line in notation.hand.lines)]
     for e in (e for root in said_of for e in everything(root)):
         if e.op in ("name", "fixed") and e.name.startswith(_GRADIENTS):
@@ -138,7 +140,32 @@ def derived(p: Program, notation: Notation, seen: Iterable[str]) -> Derived:
     except BpttError:
         return Derived({}, (), own, notation, ())
     rights, timed, helpers = _written(found)
-    return Derived(rights, timed, own, notation, read(helpers).lines)
+    apart = _apart(read(helpers).lines, notation)
+    rights = {name: _renamed(text, apart) for name, text in rights.items()}
+    lines = read(_renamed(text, apart) for text in helpers).lines
+    return Derived(rights, timed, own, notation, lines)
+
+
+def _apart(helpers: Iterable[HandLine], notation: Notation) -> dict[str, str]:
+    """Other names for values of the derivation whose names the author gives to values of his."""
+    found: dict[str, str] = {}
+    for name in (line.left.name for line in helpers):
+        other = name
+        while other in notation.timed or (other != name and other in found.values()):
+            other += "_d"
+        if other != name:
+            found[name] = other
+    return found
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """A text with names replaced."""
+    found, end = "", 0
+    for token in tokens(text, 1, text) if names else ():
+        if token.kind == "name" and token.text in names:
+            found += text[end : token.span.start] + names[token.text]
+            end = token.span.end
+    return found + text[end:]
 
 
 def _written(found: Reading) -> tuple[dict[str, str], set[str], list[str]]:
@@ -186,6 +213,19 @@ def signed(root: Expr) -> list[tuple[int, Expr]]:
     return found
 
 
+def factors(root: Expr) -> list[Expr]:
+    """The factors of an elementwise product."""
+    found: list[Expr] = []
+    stack = [root]
+    while stack:
+        e = stack.pop()
+        if e.op == "*":
+            stack += e.args[::-1]
+        else:
+            found.append(e)
+    return found
+
+
 def without_sum(tree: Expr) -> Expr:
     """A right side without the sum over time around it."""
     return tree.args[0] if tree.op == "call" and tree.name == "sum_t" else tree
@@ -198,6 +238,30 @@ def joined(terms: list[tuple[int, Expr]]) -> str:
         mark = (" + " if sign > 0 else " - ") if found else ("" if sign > 0 else "-")
         found += mark + said(e.span)
     return found
+
+
+def _written_out(meaning: Expr) -> str:
+    """The text of a meaning, with `[t]` where the author leaves it out."""
+    source = meaning.span.source.split("\n")[meaning.span.line - 1]
+    bare = [e for e in everything(meaning) if e.op == "name" and e.lag == 0]
+    found, end = "", meaning.span.start
+    for e in sorted(bare, key=lambda e: e.span.end):
+        if not source[e.span.end :].startswith("[") and not said(e.span).endswith("]"):
+            found += source[end : e.span.end] + "[t]"
+            end = e.span.end
+    return found + source[end : meaning.span.end]
+
+
+def _at(text: str, step: int | str) -> str:
+    """A text in which the time t is a step: `h[t+1]` becomes `h[1]` for 0, `h[T+1]` for T."""
+
+    def there(match: re.Match[str]) -> str:
+        ahead = int(match[1] or 0)
+        if isinstance(step, int):
+            return f"[{step + ahead}]"
+        return f"[{step}{ahead:+d}]" if ahead else f"[{step}]"
+
+    return _AHEAD.sub(there, text)
 
 
 def _shifted(text: str, by: int) -> str:

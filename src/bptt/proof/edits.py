@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 from bptt.language.hand import everything, values_of
 from bptt.language.tree import Expr, said
@@ -19,12 +20,13 @@ from bptt.proof.changes import (
     mapped,
     other_value,
     plus,
+    product_of,
     swapped_value,
     times_factor,
     tree_of,
     wrapped,
 )
-from bptt.proof.derived import Derived, signed, without_sum
+from bptt.proof.derived import Derived, factors, signed, without_sum
 from bptt.proof.hand import Evaluation
 from bptt.proof.wording import Words, bracketed, factors_of, name_of, quoted, signed_text
 from bptt.proof.world import MisfitError
@@ -60,6 +62,7 @@ class Edits:
         yield from self.terms()
         yield from self.factors(self.near)
         yield from self.slopes()
+        yield from self.pairs()
         yield from self.others()
 
     def unlikely(self) -> Iterator[Change]:
@@ -107,13 +110,15 @@ class Edits:
                 continue
             world = self.cases[0].world
             named = [n for n, kind in world.kinds.items() if kind == "elementwise"]
-            for name in (*named, *_USUAL):
-                for order in (0, 1):
-                    like = replace(part, name=name, order=order)
-                    if (name, order) != (part.name, part.order):
-                        shown, was = name + "'" * order, part.name + "'" * part.order
-                        text = f"has {was} where the derivation has {shown}"
-                        yield Change(part, like_value(part, like), text)
+            theirs = {(e.name, e.order) for tree in self.trees for e in everything(tree)}
+            known = [(n, k) for n in (*named, *_USUAL) for k in (0, 1) if k or (n, k) in theirs]
+            for name, order in known:
+                like = replace(part, name=name, order=order)
+                if (name, order) != (part.name, part.order):
+                    shown, was = name + "'" * order, part.name + "'" * part.order
+                    there = "the derivation has " if (name, order) in theirs else ""
+                    text = f"has {was} where {there}{shown}{'' if there else ' belongs'}"
+                    yield Change(part, like_value(part, like), text)
 
     def names(self, leaves: Sequence[Expr]) -> Iterator[Change]:
         """Another name."""
@@ -137,6 +142,10 @@ class Edits:
                 verb = ("subtracts", "adds") if part.op == "-" else ("adds", "subtracts")
                 text = f"{verb[0]} {said(part.args[1].span)}, where the derivation {verb[1]} it"
                 yield Change(part, like_value(part, other), text)
+                if part.op == "-" and part not in self.whole:
+                    a, b = (said(x.span) for x in part.args)
+                    text = f"has {quoted(part)} where {b} - {a} belongs"
+                    yield Change(part, mapped(part, lambda a: -a), text)
             elif part.op in ("*", "@"):
                 other = replace(part, op="@" if part.op == "*" else "*")
                 a, b = (said(x.span) for x in part.args)
@@ -152,7 +161,7 @@ class Edits:
         words = {"+": "term", "-": "term", "*": "factor", "/": "divisor", "@": "factor"}
         for part in self.parts:
             if part.op in words:
-                for k in (0, 1):
+                for k in (0, 1) if part.op not in ("-", "/") else (0,):
                     extra = said(part.args[1 - k].span)
                     text = f"has the {words[part.op]} {extra}, which the derivation has not"
                     yield Change(part, argument(part, k), text)
@@ -193,6 +202,22 @@ class Edits:
                 y = part.args[1].args[0] if part.args[1].op == "**" else part.args[1]
                 for text, f in factors_of(quoted(y)):
                     yield Change(part, function_of(y, f), self.words.instead(part, text))
+            elif part.op == "call" and part.order == 1 and len(part.args) == 1:
+                for text, f in factors_of(quoted(part.args[0])):
+                    text = self.words.instead(part, text)
+                    yield Change(part, function_of(part.args[0], f), text)
+
+    def pairs(self) -> Iterator[Change]:
+        """Two factors of a product that the derivation has not."""
+        for part in self.parts:
+            if part.op != "*" or self.parent_op(part) == "*":
+                continue
+            found = factors(part)
+            for a, b in combinations(found, 2):
+                rest = [e for e in found if e is not a and e is not b]
+                if rest:
+                    text = f"has the factors {said(a.span)} and {said(b.span)}"
+                    yield Change(part, product_of(rest), f"{text}, which the derivation has not")
 
     def swaps(self) -> Iterator[Change]:
         """Two names that stand in each other's places."""
@@ -290,7 +315,7 @@ class Edits:
         return (
             shape is None
             or shape == size
-            or (self.root is not part and isinstance(self.first.found[self.root], MisfitError))
+            or (self.root is not part and self.shape(self.root) != self.cases[0].truth.shape[1:])
         )
 
     def parent_op(self, part: Expr) -> str:

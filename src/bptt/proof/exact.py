@@ -21,7 +21,7 @@ from bptt.ir.ops import evaluate as evaluate_node
 from bptt.ir.ports import At, Port
 from bptt.ir.program import MACHINE, Kind, Node, Program, Role, walk
 from bptt.language.check import Checked
-from bptt.language.tree import Definition
+from bptt.language.tree import Definition, Tree, postorder
 from bptt.proof import sampling
 from bptt.proof.sweeps import forward, pull
 from bptt.proof.world import World
@@ -116,6 +116,7 @@ class _Exact:
             {d.name: d for d in self.checked.tree.definitions},
             {d.name: d.kind or "elementwise" for d in self.checked.tree.declared("function")},
             self.jacobian,
+            _in_rows(self.checked.tree),
         )
 
     def padded(self, array: Array, before: Array | None = None) -> Array:
@@ -300,3 +301,12 @@ class _Exact:
         """The matrices that the machine computes before the loop."""
         onces = (e.name for e in self.p.equations if e.kind is Kind.ONCE)
         return frozenset(name for name in onces if MACHINE in name)
+
+
+def _in_rows(tree: Tree) -> bool:
+    """Whether a cell is written with rows: `x[t] @ W`, and nowhere `W @ x[t]`."""
+    found: set[bool] = set()
+    for e in (e for line in tree.lines for e in postorder(line.rhs) if e.op == "@"):
+        timed = [any(a.op == "name" and a.lag is not None for a in postorder(x)) for x in e.args]
+        found |= {True} if timed == [True, False] else {False} if timed == [False, True] else set()
+    return found == {True}

@@ -8,9 +8,11 @@ learning rate. Series are lists with an entry a step.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -30,8 +32,12 @@ _SINGULAR = {
     "constants": "constant",
     "gradients": "gradient from outside",
 }
-_BYTES = 1024 * 1024  # of a file of values
+_BYTES = 256 * 1024  # of a file of values
 _SHOWN = 6  # names that an error lists
+_LETTERS = 60  # of a value that an error shows
+_DOTS = 8  # within a key: what tomllib takes for a longer one grows with the square of its length
+_KEY = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.){0,100}"|'[^'\n]*')"""
+_DOTTED = re.compile(rf"(?<![\w-]){_KEY}(?:[ \t]*\.[ \t]*{_KEY}){{{_DOTS + 1}}}")
 
 
 class Slot(NamedTuple):
@@ -66,12 +72,17 @@ class Given:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def found(values: Mapping[str, Any] | str | Path | None, example: str | None) -> Mapping[str, Any]:
+def found(values: Any, example: str | None) -> Mapping[str, Any]:
     """Values as somebody gave them, a file's if it is a path; else those of `example`, the text of
     such a file. Unchecked; nothing where there is nothing. Raises UserError."""
     if values is None:
         return parse_values(example, "the example") if example else {}
-    return values if isinstance(values, Mapping) else read_values(values)
+    if isinstance(values, Mapping):
+        return cast("Mapping[str, Any]", values)
+    if not isinstance(values, str | Path):
+        help = "a dict, such as {'inputs': {'x': [[1, 2]]}}, or the name of a file"
+        raise UserError(f"the values cannot be {_said(values)}", help=help)
+    return read_values(values)
 
 
 def read_values(path: str | Path) -> Mapping[str, Any]:
@@ -93,11 +104,15 @@ def read_values(path: str | Path) -> Mapping[str, Any]:
 
 def parse_values(text: str, name: str) -> Mapping[str, Any]:
     """What the text of such a file says, unchecked; `name` is for errors. Raises UserError."""
+    help = "sections like `[inputs]`, and lines like `x = [[1, 2], [0.5, 3]]`"
+    if long := _DOTTED.search(text):
+        line = text.count("\n", 0, long.start()) + 1
+        what = f"{name}, line {line}: a key has more than {_DOTS} dots"
+        raise UserError(what, help=help)
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         said = "too deep" if isinstance(error, RecursionError) else str(error)
-        help = "sections like `[inputs]`, and lines like `x = [[1, 2], [0.5, 3]]`"
         raise UserError(f"{name} is no TOML: {said}", help=help) from None
 
 
@@ -115,7 +130,7 @@ def checked(values: Mapping[str, Any], slots: Slots) -> Given:
     rate = None
     for section, named in values.items():
         if section == "rate":
-            rate = _rate(named)
+            rate = rate_of(named)
         elif section not in SECTIONS:
             raise _unknown_section(section, slots)
         elif not isinstance(named, Mapping):
@@ -131,21 +146,50 @@ def checked(values: Mapping[str, Any], slots: Slots) -> Given:
     return Given(arrays, rate)
 
 
-def _rate(value: Any) -> float:
+def rate_of(value: Any) -> float:
+    """A learning rate as somebody gave it. Raises UserError for what is none."""
     try:
         rate = float(value)
     except (TypeError, ValueError, OverflowError):
         rate = np.nan
-    if isinstance(value, str | bool) or not np.isfinite(rate) or rate < 0:
-        raise UserError(f"the learning rate cannot be {value!r}", help="a number, such as 0.1")
+    if isinstance(value, str | bool | np.bool_) or not np.isfinite(rate) or rate < 0:
+        what = f"the learning rate cannot be {_said(value)}"
+        raise UserError(what, help="a number, such as 0.1")
     return rate
+
+
+def whole(value: Any, what: str, least: int, help: str) -> int:
+    """A whole number as somebody gave it for `what`. Raises UserError for what is none, or less
+    than `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise UserError(f"{what} cannot be {_said(value)}", help=help)
+    return int(value)
+
+
+def whole_sizes(asked: Any) -> dict[str, int]:
+    """Sizes as somebody asked for them. Raises UserError for what are none."""
+    if not isinstance(asked, Mapping):
+        help = "a name and a number each, such as {'H': 2}"
+        raise UserError(f"the sizes cannot be {_said(asked)}", help=help)
+    each = cast("Mapping[Any, Any]", asked)
+    help = "a whole number, at least 1"
+    return {str(name): whole(n, f"the size `{name}`", 1, help) for name, n in each.items()}
+
+
+def _said(value: Any) -> str:
+    """What somebody gave, in so many letters."""
+    try:
+        said = repr(value)
+    except ValueError:  # a whole number with more digits than Python spells
+        return "so large a number"
+    return said if len(said) <= _LETTERS else f"{said[: _LETTERS - 3]}..."
 
 
 def _unknown_section(section: str, slots: Slots) -> UserError:
     homes = [s for s in SECTIONS if section in slots[s]]
     if homes:
         return UserError(f"`{section}` stands in no section", help=f"put it under `[{homes[0]}]`")
-    help = did_you_mean(section, (*SECTIONS, "rate"))
+    help = did_you_mean(str(section), (*SECTIONS, "rate"))
     there = f"there are {', '.join(SECTIONS)}, and rate"
     return UserError(f"there is no section `{section}`", help=help or there)
 
@@ -161,7 +205,7 @@ def _slot(section: str, name: str, slots: Slots) -> Slot:
     else:
         there = [f"`{n}` is {_wanted(slot)}" for n, slot in list(known.items())[:_SHOWN]]
         more = ", ..." if len(known) > _SHOWN else ""
-        help = did_you_mean(name, known) or (", ".join(there) + more if there else None)
+        help = did_you_mean(str(name), known) or (", ".join(there) + more if there else None)
     if not known:
         return _fail(f"the cell has no {section}, and `{name}` is given", help)
     return _fail(f"the cell has no {word} called `{name}`", help)
@@ -176,9 +220,13 @@ def _array(name: str, value: Any, slot: Slot) -> Array:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError):
         raise UserError(f"`{name}` has rows of different lengths", help=_is(name, slot)) from None
-    if array.size and array.dtype.kind not in "iuf":
+    if array.size and array.dtype.kind not in "iuf" and not all(map(_is_number, array.flat)):
         raise UserError(f"`{name}` is not made of numbers", help=_is(name, slot))
-    array = array.astype(float)
+    try:
+        array = array.astype(float)
+    except OverflowError:  # whole numbers of any length are numbers in Python and in TOML
+        what = f"`{name}` has a number that is too large"
+        raise UserError(what, help="below 1.8e308 in size") from None
     if not np.isfinite(array).all():
         raise UserError(f"`{name}` is not finite everywhere", help=_is(name, slot))
     if not slot.takes(array.ndim):
@@ -186,6 +234,10 @@ def _array(name: str, value: Any, slot: Slot) -> Array:
     if not array.size:
         raise UserError(f"`{name}` is empty", help=_is(name, slot))
     return array
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is(name: str, slot: Slot) -> str:
@@ -254,8 +306,6 @@ def sizes_of(
             raise UserError(
                 f"the cell has no size `{name}`", help=did_you_mean(name, names) or there
             )
-        if asked[name] < 1:
-            raise UserError(f"the size `{name}` cannot be {asked[name]}", help="at least 1")
     known, told = dict(asked), dict.fromkeys(asked, "as asked")
     facts = [
         (name, dim, n)

@@ -135,12 +135,14 @@ class _Rule(Structures):
             return self.whole.env[e.name]
         if e.op == "name" and e.lag is None:
             if e.name in world.constants:
-                return Val(np.asarray(world.constants[e.name])[None])
+                array = np.asarray(world.constants[e.name])
+                return Val(array[None], world.rows and array.ndim == 1)
             return Val(np.array([float(world.sizes[e.name])]))
         times = self.whole.steps(e) - (e.lag or 0)
         if e.op != "name":
             times = np.array([world.length - 1 - (e.lag or 0) if e.op == "last" else e.lag or 0])
-        return Val(world.at(e.name, times))
+        array = world.at(e.name, times)
+        return Val(array, world.rows and array.ndim == 2)
 
     def slice(self) -> Val:
         array, (_, *spans) = self.args[0].array, self.e.args
@@ -184,12 +186,14 @@ class _Rule(Structures):
             if a.row == b.row:
                 what = "`@` between two vectors: write `dot(v, w)`, `outer(v, w)` or `v @ w.T`"
                 raise self.misfit(what)
-            return self.outer(a, b) if b.row else self.fold("ti,ti->t", a, b)
+            # of two sizes it can only be an outer product, however the author writes columns
+            apart = x.shape[1] != y.shape[1]
+            return self.outer(a, b) if b.row or apart else self.fold("ti,ti->t", a, b)
         left, right = x.shape[-1] if a.rank == 2 else x.shape[1], y.shape[1]
         if left != right:
             raise self.misfit(f"{self.shape(a)} @ {self.shape(b)}")
         letters = {(2, 2): "tij,tjk->tik", (2, 1): "tij,tj->ti", (1, 2): "ti,tij->tj"}
-        return Val(einsum(letters[a.rank, b.rank], x, y))
+        return Val(einsum(letters[a.rank, b.rank], x, y), a.row or b.row)
 
     def fold(self, letters: str, a: Val, b: Val) -> Val:
         if a.array.shape[1:] != b.array.shape[1:]:

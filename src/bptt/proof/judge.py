@@ -6,40 +6,30 @@ read it. What is exact follows from the derivation, which `gradcheck` proves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from bptt.calculus.readable import By
 from bptt.errors import CellError, UserError
-from bptt.ir.program import MACHINE, Role
-from bptt.language.check import Checked, binding
-from bptt.language.check import check as check_tree
+from bptt.ir.program import Role
+from bptt.language.check import Checked
 from bptt.language.hand import HandLine, everything
 from bptt.language.tree import Expr, said
 from bptt.proof.changes import Case
-from bptt.proof.derived import Derived, derived, reference
-from bptt.proof.exact import LENGTH, Sample, labels, world
-from bptt.proof.hand import Evaluation
-from bptt.proof.notation import Follow, informed, notation
+from bptt.proof.derived import Derived, derived
+from bptt.proof.exact import LENGTH, labels
+from bptt.proof.notation import Follow
+from bptt.proof.reader import LIMIT, Reader, largest
 from bptt.proof.report import FLOOR
-from bptt.proof.scenes import Scene, conditions
+from bptt.proof.scenes import Scene
 from bptt.proof.slips import differences
 from bptt.proof.verdicts import Judgement, LineVerdict, Whole
 from bptt.proof.world import MisfitError, World
 
 Array = Any
-
-# How far a line may be from the truth, as a part of the largest entry of the tensor. Both are the
-# same sums of a few products; an author's rounded constant is none of them.
-LIMIT = 1e-9
-_DRAWS = 3  # samples in which a line must be right, so that it takes every branch of a kink
-_TRIES = 100_000  # changes that are tried to explain wrong lines: some ten seconds
-# What an open function of a vector is: one whose derivatives are no symmetric matrix.
-_VECTOR = "f(v) = softmax(v) * cumsum(v)"
 
 
 def judge(
@@ -48,11 +38,12 @@ def judge(
     values: Mapping[str, Array],
     *,
     explain: bool = True,
+    seed: int = 0,
 ) -> Judgement:
     """The hand-written backward pass in a cell's text, judged.
 
     `functions` binds what the cell leaves open; `values` are its constants. Without `explain`
-    wrong lines are found, and not what is wrong with them. Raises CellError where the pass cannot
+    wrong lines are found, and not what is wrong with them. `seed` draws other samples. Raises CellError where the pass cannot
     be read, UserError where there is none.
     """
     if checked.tree.hand is None or not checked.tree.hand.lines:
@@ -60,88 +51,11 @@ def judge(
             "there is no hand-written backward pass to judge",
             help="write it behind the loss, in a block `backward:`",
         )
-    return _Judge(checked, functions, values, explain).judgement()
+    return _Judge(checked, functions, values, explain, seed).judgement()
 
 
-class _Judge:
-    def __init__(
-        self,
-        checked: Checked,
-        functions: Mapping[str, str],
-        values: Mapping[str, Array],
-        explain: bool,
-    ) -> None:
-        assert checked.tree.hand is not None
-        self.checked, self.values = checked, values
-        vectors = [name for name, kind in checked.functions.items() if kind == "vector"]
-        self.functions = {**functions, **dict.fromkeys(vectors, _VECTOR)}
-        self.hand, self.explain = checked.tree.hand, explain
-        declared = checked.tree.declared("function")
-        self.kinds = {d.name: d.kind or "elementwise" for d in declared}
-        self.p = checked.program
-        self.cell = [v.name for v in self.p.values] + [e.name for e in self.p.equations]
-        both = [x for m in self.hand.meanings for x in (m.left, m.right)]
-        both += [x for line in self.hand.lines for x in (line.left, line.right)]
-        names = {e.name for x in both for e in everything(x)}
-        states = [s.name for s in self.p.states if MACHINE not in s.name]
-        self.seen = tuple(s for s in states if f"direct_{s}" in names and self.p.loss is None)
-        self.tries = [_TRIES]
-        self.worlds: dict[Scene, World] = {}
-        self.informed: dict[Scene, World] = {}
-        self.helpers = self.reference(names)
-        self.general = [Scene("", Sample(seed=k, seen=self.seen)) for k in range(_DRAWS)]
-        self.notation = notation(self.hand, self.world(self.general[0]), self.cell)
-
-    def reference(self, names: set[str]) -> tuple[HandLine, ...]:
-        """The lines of `bptt derive` in the notation whose names the author uses; an author may
-        have copied names from there that only these lines define."""
-
-        def common(lines: tuple[HandLine, ...]) -> int:
-            return len(names & {line.left.name for line in lines})
-
-        try:
-            return max((reference(self.p, by, self.seen) for by in get_args(By)), key=common)
-        except UserError:  # too long for any reader
-            return ()
-
-    # --- samples ---
-
-    def world(self, scene: Scene) -> World:
-        """The exact values in a scene, helpers of the derivation among them."""
-        if scene not in self.worlds:
-            bound, kinds = {**self.functions}, self.kinds
-            if scene.elementwise:
-                bound |= {name: "tanh" for name, kind in kinds.items() if kind == "vector"}
-            definitions = {name: binding(name, text, kinds[name]) for name, text in bound.items()}
-            checked = check_tree(self.checked.tree, functions=bound)
-            found = world(checked, scene.sample, self.values, definitions)
-            self.worlds[scene] = self.helped(found, self.helpers)
-        return self.worlds[scene]
-
-    def helped(self, found: World, helpers: Iterable[HandLine]) -> World:
-        """The world with what lines of the derivation define, where nothing else does."""
-        known = {*found.series, *found.constants}
-        lines = [x for x in helpers if x.left.name not in known]
-        if not lines:
-            return found
-        timed = {x.left.name: x.left.op != "name" or x.left.lag is not None for x in lines}
-        return Follow(lines, found, timed).followed()
-
-    def exact(self, scene: Scene) -> World:
-        """The world with the author's names."""
-        if scene not in self.informed:
-            try:
-                self.informed[scene] = informed(self.notation, self.world(scene))
-            except MisfitError as error:
-                raise CellError(f"sizes do not fit: {error.what}", error.span) from None
-        return self.informed[scene]
-
-    def conditions(self) -> Iterator[list[Scene]]:
-        """The conditions under which a line may be right, the simplest first, in every draw."""
-        vectors = [n for n, kind in self.kinds.items() if kind == "vector"]
-        return conditions(vectors, labels(self.p), self.general)
-
-    # --- lines ---
+class _Judge(Reader):
+    """Judges the lines of a pass that has been read."""
 
     def judgement(self) -> Judgement:
         if not any(line.left.name in self.notation.meanings for line in self.hand.lines):
@@ -150,7 +64,7 @@ class _Judge:
             raise CellError("no line says which gradient it gives", left.span, help=help)
         lines = tuple(self.line(line) for line in self.hand.lines)
         outputs = () if self.p.loss else (*self.p.outputs, *self.seen)
-        return Judgement(lines, self.whole(), outputs, LENGTH)
+        return Judgement(lines, self.whole(), outputs, LENGTH, self.read_as)
 
     def line(self, line: HandLine) -> LineVerdict:
         name = line.left.name
@@ -163,55 +77,31 @@ class _Judge:
             return replace(found, verdict="defined", note=self.guess(line))
         error, steps, note = self.error(line, self.general)
         if not steps:
-            return found
+            circular = self.circular(line)
+            note = f"it reads what it gives: {circular}"
+            return replace(found, verdict="wrong", note=note) if circular else found
         found = replace(found, error=error, steps=steps, note=note)
         for scenes in self.conditions():
-            if not self.error(line, scenes)[1]:
+            vacuous = not any(np.any(self.truth(line, self.exact(scene))) for scene in scenes)
+            if not vacuous and not self.error(line, scenes)[1]:
                 return replace(found, verdict="conditional", when=scenes[0].when)
         found = replace(found, verdict="wrong")
         return self.explained(line, found) if self.explain else found
 
-    def times(self, line: HandLine) -> Array:
-        every = np.arange(LENGTH)
-        if line.left.op != "name" or line.left.lag is None:
-            return every
-        return {"": every, "last": every[-1:], "earlier": every[:-1]}[line.when]
-
-    def truth(self, line: HandLine, exact: World) -> Array:
-        """What a line should give, at its steps."""
-        left, times = line.left, self.times(line)
-        if left.op == "fixed":
-            return exact.at(left.name, np.array([left.lag or 0]))
-        if left.op == "last":
-            return exact.at(left.name, np.array([LENGTH - 1 - (left.lag or 0)]))
-        if left.lag is None:
-            return exact.constants[left.name][None]
-        return exact.at(left.name, times - left.lag)
-
-    def error(self, line: HandLine, scenes: Iterable[Scene]) -> tuple[float, tuple[int, ...], str]:
-        """How far a line is off, at which steps, and why it has no value, if so."""
-        worst, wrong = 0.0, set[int]()
-        for scene in scenes:
-            exact = self.exact(scene)
-            truth = self.truth(line, exact)
-            try:
-                value = Evaluation(line.right, exact, self.times(line)).value
-                array = value.array
-                if line.adds:
-                    array = array.sum(0, keepdims=True) * (LENGTH if len(array) == 1 else 1)
-                if array.shape[1:] != truth.shape[1:]:
-                    what = f"it is {exact.shown(array.shape[1:])}"
-                    what += f" and should be {exact.shown(truth.shape[1:])}"
-                    raise MisfitError(what, line.right.span)
-            except MisfitError as error:
-                return float("inf"), tuple(map(int, self.times(line))), error.what
-            gap = np.abs(array - truth).reshape(len(truth), -1)
-            scale = max(float(np.max(np.abs(truth), initial=0)), FLOOR * _largest(exact))
-            each = np.where(np.isfinite(gap), gap, np.inf).max(1, initial=0) / scale
-            worst = max(worst, float(each.max()))
-            steps = self.times(line) if len(each) > 1 else self.times(line)[:1]
-            wrong |= {int(t) for t, e in zip(steps, each, strict=False) if e > LIMIT}
-        return worst, tuple(sorted(wrong)), ""
+    def circular(self, line: HandLine) -> str:
+        """What a line reads that is, under whatever name, the gradient that it gives."""
+        meanings, left = self.notation.meanings, line.left
+        mine = meanings[left.name]
+        if not mine.name.startswith(("d_", "dz_")):  # parts of gradients are read at other steps
+            return ""
+        for e in everything(line.right):
+            other = meanings.get(e.name, e)
+            same = other.op == mine.op == "name" and other.name == mine.name and e.op == left.op
+            if same and (e.lag or 0) + (other.lag or 0 if other is not e else 0) == (
+                left.lag or 0
+            ) + (mine.lag or 0):
+                return said(e.span)
+        return ""
 
     def guess(self, line: HandLine) -> str:
         """Which gradient a name without a meaning has the value of, or that none is known."""
@@ -253,23 +143,27 @@ class _Judge:
 
     def explained(self, line: HandLine, found: LineVerdict) -> LineVerdict:
         """The verdict with what the line should be, and what it has instead."""
-        if line.left.op == "fixed":
-            first = self.derived.first(line.left.name)
-            lines = [] if first is None else [first]
-            trees = self.derived.first_tree(line.left.name)
-        else:
-            lines, trees = self.derived.lines(found.name), self.derived.trees(found.name)
-        cases = [
-            Case(exact, self.times(line), self.truth(line, exact), line.adds)
-            for exact in (self.helped(self.exact(x), self.derived.helpers) for x in self.general)
-        ]
+        lines, trees = self.derived.lines(line.left), self.derived.trees(line.left)
+        cases = self.cases(line, self.general)
         differs = differences(line.right, cases, trees, self.derived, self.tries)
+        if len(differs) != 1 and labels(self.p):
+            scenes = [Scene("", replace(x.sample, sums=True)) for x in self.general]
+            some = differences(
+                line.right, self.cases(line, scenes), trees, self.derived, self.tries
+            )
+            if len(some) == 1:
+                differs = [f"{some[0]} (where {' and '.join(labels(self.p))} sums to 1)"]
         every = {int(t) for t in self.times(line)}
         if not differs and found.timed and set(found.steps) == every - {LENGTH - 1}:
             differs = ["leaves out what comes from the steps after: it is right at the last step"]
         elif not differs and trees:
             differs = ["agrees with the derived line in no term"]
         return replace(found, derived=tuple(self.derived.explained(lines)), differs=tuple(differs))
+
+    def cases(self, line: HandLine, scenes: Iterable[Scene]) -> list[Case]:
+        """What a line reads and should give, in some samples."""
+        worlds = [self.helped(self.exact(x), self.derived.helpers) for x in scenes]
+        return [Case(w, self.times(line), self.truth(line, w), line.adds) for w in worlds]
 
     @cached_property
     def derived(self) -> Derived:
@@ -290,7 +184,9 @@ class _Judge:
     # --- the pass as a whole ---
 
     def whole(self) -> Whole:
-        found = Whole("right", missing=self.missing(), known=self.known())
+        found = Whole(
+            "right", missing=self.missing(), known=self.known(), without=self.without_last()
+        )
         try:
             wrong = self.wrong_at_end(self.general)
         except CellError as error:
@@ -328,7 +224,7 @@ class _Judge:
                     wrong[name] = float("inf")
                     continue
                 gap = np.abs(mine[slots] - true[slots])
-                scale = max(float(np.max(np.abs(true), initial=0)), FLOOR * _largest(exact))
+                scale = max(float(np.max(np.abs(true), initial=0)), FLOOR * largest(exact))
                 error = float(np.max(np.where(np.isfinite(gap), gap, np.inf), initial=0)) / scale
                 if error > LIMIT:
                     wrong[name] = max(error, wrong.get(name, 0.0))
@@ -337,6 +233,17 @@ class _Judge:
     def given(self) -> set[str]:
         """The names that have a meaning and no line: the author takes them as known."""
         return set(self.notation.meanings) - {line.left.name for line in self.hand.lines}
+
+    def without_last(self) -> tuple[str, ...]:
+        """The gradients that lines give at all steps but the last, where they are not zero."""
+        exact, timed = self.exact(self.general[0]), self.notation.timed
+        own = {line.left.name for line in self.hand.lines} & set(self.notation.meanings)
+        return tuple(
+            name
+            for name in self.notation.meanings
+            if name in own and timed[name] and np.any(exact.series[name][LENGTH])
+            if LENGTH not in self.slots(name) and LENGTH - 1 in self.slots(name)
+        )
 
     def known(self) -> tuple[str, ...]:
         """The gradients that lines read and none computes: they are taken as known."""
@@ -377,9 +284,3 @@ class _Judge:
             for e in everything(meaning)
         }
         return tuple(v.name for v in self.p.named(Role.PARAM) if f"d_{v.name}" not in reached)
-
-
-def _largest(exact: World) -> float:
-    """The largest entry of any gradient of the sample."""
-    arrays = [a for n, a in (*exact.series.items(), *exact.constants.items()) if n.startswith("d_")]
-    return max((float(np.max(np.abs(a), initial=0)) for a in arrays), default=0.0) or 1.0

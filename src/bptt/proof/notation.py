@@ -25,7 +25,7 @@ from bptt.proof.world import MisfitError, World
 
 Array = Any
 
-_PREFIXES = ("δ_", "δ", "∂", "d")  # before what a gradient is by
+_PREFIXES = ("δ_", "δ", "d")  # before what a gradient is by
 _GRADIENTS = ("d_", "dz_", "dq_", "e_", "direct_", "next_", "now_")
 
 
@@ -86,6 +86,13 @@ def notation(hand: Hand, world: World, cell: Collection[str]) -> Notation:
                 raise CellError(f"`{name}` {what}", span, help=help)
             at = 0 if timed[name] else None
             meanings[name] = Expr("name", span, span, name=known, lag=at)
+    for e in (e for line in hand.lines for e in everything(line.right)):
+        new = e.op in ("name", "fixed", "last") and e.name not in (*timed, *cell)
+        known = _spelled(e.name, world, cell) if new else None
+        if known is not None and known != e.name:
+            timed[e.name] = known in world.series
+            at = 0 if timed[e.name] else None
+            meanings[e.name] = Expr("name", e.span, e.span, name=known, lag=at)
     for name, meaning in meanings.items():
         series = any(_has_time(e) for e in everything(meaning))
         if series != timed[name]:
@@ -148,7 +155,10 @@ def _look_up_name(e: Expr, world: World, timed: Mapping[str, bool], cell: Collec
     known = timed.get(e.name, True if e.name in world.series else False if constant else None)
     if known is None:
         names = (*timed, *cell, *(n for n in (*world.series, *world.constants)))
+        base = e.name.removesuffix("_t")
         help = did_you_mean(e.name, names) or "a name is a value of the cell, or has a line here"
+        if base != e.name and base in (*cell, *timed):
+            help = f"time is written `{base}[t]`"
         raise CellError(f"nothing is called `{e.name}`", e.span, help=help)
     if known != has_time:
         what = "has a time, and stands here without" if known else "has no time"
@@ -171,6 +181,8 @@ def _look_up_function(e: Expr, world: World) -> None:
     else:
         known = (*world.functions, *world.macros, *FUNCTIONS)
         help = did_you_mean(e.name, known)
+        if e.name.startswith(("Σ", "∑", "sum")):
+            help = "a sum over all steps is written `sum_t(...)`"
         raise CellError(f"unknown function `{e.name}`", e.at, help=help)
     if not least <= len(e.args) <= most:
         count = str(least) if least == most else f"{least} to {most}"
@@ -300,7 +312,7 @@ class Follow:
             for x in self.lines
             if (x.left.op, x.left.lag) == ("last", 0) or (x.left.op == "name" and x.when == "last")
         }
-        return not (last and line.left.name in special)
+        return not (last and not line.left.lag and line.left.name in special)
 
     def run(self, lines: list[HandLine], t: int | None) -> None:
         """Some lines, each after those that it reads."""
@@ -325,6 +337,8 @@ class Follow:
     def write(self, line: HandLine, t: int | None) -> None:
         name, length = line.left.name, self.world.length
         times = np.arange(length) if t is None else np.array([t])
+        if line.adds and line.when:
+            times = times[-1:] if line.when == "last" else times[:-1]
         for e in everything(line.right):
             if e.name in self.own and not (self.timed[e.name] or e.name in self.constants):
                 raise CellError(f"`{said(e.span)}` is read before a line gives it", e.span)
@@ -333,7 +347,7 @@ class Follow:
             return
         array = found.array
         if line.adds:
-            array = array.sum(0, keepdims=True) * (length if len(array) == 1 else 1)
+            array = array.sum(0, keepdims=True) * (len(times) if len(array) == 1 else 1)
             known = self.constants.get(name, np.zeros(array.shape[1:]))
             if np.shape(known) != array.shape[1:]:
                 raise MisfitError(f"`{name}` has two sizes", line.left.span)

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from bptt.language.hand import everything
-from bptt.language.tree import Expr
+from bptt.language.tree import Expr, said
 from bptt.proof.changes import (
     Case,
     Change,
     finished,
     same,
 )
-from bptt.proof.derived import Derived, signed, without_sum
+from bptt.proof.derived import Derived, factors, signed, without_sum
 from bptt.proof.edits import Edits
 from bptt.proof.hand import Evaluation, evaluate
-from bptt.proof.wording import signed_text
+from bptt.proof.wording import quoted, signed_text
 from bptt.proof.world import MisfitError
 
 Array = Any
@@ -72,7 +72,7 @@ class _Search(Edits):
         if change is not None:
             return [change]
         if not told and len(extra) == len(signed(without_sum(self.root))):
-            return []  # nothing of it is in the derived line: there is nothing to compare
+            return self.by_factors()  # nothing of it is a term of the derived line
         told += [f"has the term {signed_text(s, e)}, which is wrong" for s, e in extra]
         told += [f"is missing the term {signed_text(s, e)}" for s, e in left]
         return told[:_TERMS]
@@ -121,6 +121,26 @@ class _Search(Edits):
             else:
                 told.append(text)
         return told, extra, left
+
+    def by_factors(self) -> list[str]:
+        """Where both are one product: the factors of the one that are not in the other."""
+        if len(self.trees) != 1:
+            return []
+        mine = factors(without_sum(self.root))
+        left = factors(self.derived_parts()[0])
+        extra: list[Expr] = []
+        for part in mine:
+            match = next((x for x in left if self.equal((1, part), (1, x))), None)
+            if match is None:
+                extra.append(part)
+            else:
+                left.remove(match)
+        if len(extra) == len(mine) or len(left) == 0 or max(len(extra), len(left)) > _TERMS:
+            return []
+        pairs = list(zip(extra, left, strict=False))
+        found = [f"has {quoted(a)} where the derivation has {quoted(b)}" for a, b in pairs]
+        found += [f"has the factor {said(e.span)}, which is wrong" for e in extra[len(left) :]]
+        return found + [f"is missing the factor {said(e.span)}" for e in left[len(extra) :]]
 
     def told(self, sign: int, term: Expr, left: list[tuple[int, Expr]]) -> str | None:
         """What is wrong with a term, if one change makes it a term of the derived line."""

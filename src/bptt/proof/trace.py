@@ -23,8 +23,19 @@ from bptt.printers.people.reading import forward as forward_reading
 from bptt.printers.people.reading import reading as backward_reading
 from bptt.printers.people.reasons import readers_of, why
 from bptt.printers.people.worked import Item, Update, Worked
+from bptt.printers.people.worked_text import text
 from bptt.proof import sampling
-from bptt.proof.given import Given, Slot, checked, length_of, sizes_of, with_constants
+from bptt.proof.given import (
+    Given,
+    Slot,
+    checked,
+    length_of,
+    rate_of,
+    sizes_of,
+    whole,
+    whole_sizes,
+    with_constants,
+)
 from bptt.proof.sweeps import forward as run_forward
 
 Array = Any
@@ -35,6 +46,7 @@ _DIGITS = 2  # decimals of what is drawn: numbers for a hand
 _DRAWS = 20  # before a cell is said to be finite nowhere
 _LONGEST = 1000  # steps
 _MOST = 200_000  # numbers that an example may hold
+Worked.writer = text
 
 
 def trace(
@@ -60,13 +72,16 @@ def trace(
     """
     if by not in get_args(By):
         raise UserError(f"by cannot be {by!r}", help=f"it is {' or '.join(get_args(By))}")
-    if seed < 0:
-        raise UserError(f"the seed cannot be {seed}", help="0, or a larger whole number")
+    seed = whole(seed, "the seed", 0, "0, or a larger whole number")
+    if length is not None:
+        length = whole(length, "the length", 1, f"steps, 1 to {_LONGEST}")
+    asked = whole_sizes({} if sizes is None else sizes)
+    rate = None if rate is None else rate_of(rate)
     d = derivation(p)
     slots = slots_of(p, d)
     given = checked(with_constants(values or {}, consts or {}), slots)
     steps = _length(length_of(given, slots, length, LENGTH))
-    known = sizes_of(_sizes(d), given, slots, sizes or {}, steps)
+    known = sizes_of(_sizes(d), given, slots, asked, steps)
     _refuse_large(d, known, steps)
     sample = _sample(p, d, given, known, steps, np.random.default_rng(seed))
     back = backward_reading(p, by)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,24 +42,28 @@ class LineVerdict:
 @dataclass(frozen=True)
 class Whole:
     """The pass run from end to start: which gradients come out wrong, and by how much; by which
-    parameters there is none (`missing`), and which are read and not computed (`known`)."""
+    parameters there is none (`missing`), which are read and not computed (`known`), or not at the
+    last step (`without`)."""
 
     verdict: Verdict
     when: str = ""
     wrong: tuple[tuple[str, float], ...] = ()
     missing: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the judge found. `seen`: what the loss is taken to read."""
+    """What the judge found. `seen`: what the loss is taken to read. `read_as`: what names are read
+    as that do not say it, so that the fewest lines are wrong."""
 
     lines: tuple[LineVerdict, ...]
     whole: Whole
     seen: tuple[str, ...]
     length: int
+    read_as: Mapping[str, str]
 
     @property
     def ok(self) -> bool:
@@ -72,7 +77,8 @@ def text(found: Judgement, hint: int | None = None) -> str:
     if hint == 0:
         return "nothing is wrong" if found.ok else "something is wrong in this backward pass"
     margin = max((len(str(line.number)) for line in found.lines), default=1)
-    rows: list[str] = []
+    rows = [f"{name}[t] is read as {other}" for name, other in found.read_as.items()]
+    rows += [""] if rows else []
     for line in found.lines:
         rows.append(f"{line.number:>{margin}}  {_WORDS[line.verdict]:<{_WIDEST}}  {line.text}")
         rows += [f"{' ' * (margin + _WIDEST + 4)}{row}" for row in _notes(line, hint)]
@@ -136,6 +142,8 @@ def _whole(whole: Whole, *, amounts: bool) -> str:
     rest = ""
     if whole.missing:
         rest = f"; no line gives the gradient by {', '.join(whole.missing)}"
+    if whole.without:
+        rest += f"; no line gives {', '.join(whole.without)} at the last step"
     if whole.known:
         rest += f"; no line gives {', '.join(whole.known)}, taken as known"
     if whole.note:
@@ -171,6 +179,7 @@ def json(found: Judgement, hint: int | None = None) -> dict[str, Any]:
         "when": found.whole.when,
         "missing": list(found.whole.missing),
         "known": list(found.whole.known),
+        "without": list(found.whole.without),
         "note": found.whole.note,
     }
     if hint is None:
@@ -178,5 +187,5 @@ def json(found: Judgement, hint: int | None = None) -> dict[str, Any]:
         whole["wrong"] = {n: e if math.isfinite(e) else None for n, e in wrong}
     shown: dict[str, Any] = {"ok": found.ok}
     if hint != 0:
-        shown |= {"lines": lines, "whole": whole}
+        shown |= {"lines": lines, "whole": whole, "read_as": dict(found.read_as)}
     return shown

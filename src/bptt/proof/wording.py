@@ -72,7 +72,12 @@ def name_of(leaf: Expr) -> str:
 def quoted(part: Expr) -> str:
     """A part as written, without brackets around the whole of it."""
     text = said(part.span)
-    return text[1:-1].strip() if text.startswith("(") and part.op != "call" else text
+    depth = 0
+    for k, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if not depth:
+            return text[1:-1].strip() if text[0] == "(" and k == len(text) - 1 else text
+    return text
 
 
 def bracketed(text: str) -> str:

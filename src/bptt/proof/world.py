@@ -50,6 +50,7 @@ class World:
     the last. `constants` have no time. `functions`: what the cell leaves open, bound, and of which
     `kinds` they are; `macros`: the cell's definitions. `jacobian(y, x, held, times)`: how y moves
     with x, where both are (name, lag) and the names `held` stay as they are.
+    `rows`: vectors are rows here.
     """
 
     length: int
@@ -60,6 +61,7 @@ class World:
     macros: Mapping[str, Definition] = field(default_factory=dict[str, Definition])
     kinds: Mapping[str, str] = field(default_factory=dict[str, str])
     jacobian: Callable[..., Array] | None = None
+    rows: bool = False
     unset: set[str] = field(default_factory=set[str])  # names that have no value at any step yet
 
     def at(self, name: str, times: Array) -> Array:
