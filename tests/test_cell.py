@@ -224,6 +224,11 @@ def test_arguments_that_mean_nothing_are_refused() -> None:
         (lambda: lstm.check(sizes={"Q": 2}), "there is no size `Q`"),
         (lambda: bptt.load("h[t] = tanh(U @ h[t-1])"), "a cell's text"),
         (lambda: bptt.load("a" * 5000), "there is no cell called"),
+        (lambda: bptt.load("a\0b.cell"), r"cannot read 'a\x00b.cell': this is no name of a file"),
+        *(
+            (lambda verb=verb: verb(3), "3 is no cell")
+            for verb in (bptt.load, bptt.trace, bptt.check, bptt.derive)
+        ),
     ):
         with pytest.raises(bptt.UserError, match=re.escape(said)):
             call()

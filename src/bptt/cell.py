@@ -183,13 +183,13 @@ class Cell:
         p = with_ends(self.program)
         return check_program(p, order=order, sizes=sizes, values=self.consts, **options)
 
-    def judge(self, *, explain: bool = True) -> Judgement:
+    def judge(self, *, explain: bool = True, seed: int = 0) -> Judgement:
         """The backward pass that the text's author wrote down, judged line by line. Raises
         CellError where it cannot be read, UserError where there is none."""
         from bptt.proof.judge import judge
 
         known = {**self.functions, **self.stand_ins(different=True)}
-        return judge(self._checked, known, self.consts, explain=explain)
+        return judge(self._checked, known, self.consts, explain=explain, seed=seed)
 
     def trace(
         self,
@@ -211,8 +211,8 @@ class Cell:
         found = given.found(values, cells.example(self.name) if own else None)
         functions = self.stand_ins()
         about = {"name": self.name, "title": self.about.title, "functions": functions}
-        p, consts = self.bind(functions).program, self.consts
-        return trace.trace(p, values=found, consts=consts, seed=seed or 0, **about, **options)
+        options |= {"consts": self.consts, "seed": 0 if seed is None else seed}
+        return trace.trace(self.bind(functions).program, values=found, **about, **options)
 
     def derivation(self, by: By = "preactivations", format: Format = "text") -> str:
         """The backward pass as a careful person would write it down.

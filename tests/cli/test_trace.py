@@ -86,6 +86,17 @@ def test_a_file_of_values_and_a_file_for_the_page(ran: Run, tmp_path: Path) -> N
         (["gru", "--size", "K=2"], "error: the cell has no size `K`\nhelp: there are X, H\n"),
         (["gru", "--values", "none.toml"], "error: cannot read none.toml: No such file"),
         (["gru", "--values", "bad.toml"], "error: bad.toml is no TOML: "),
+        *(
+            (
+                ["gru", "--rate", rate],
+                f"error: the learning rate cannot be {rate}\nhelp: a number, such as 0.1\n",
+            )
+            for rate in ("nan", "inf")
+        ),
+        (
+            ["gru", "--length", "101", "--format", "html"],
+            "error: a page is for at most 100 steps, and this example has 101\nhelp: choose fewer",
+        ),
         (["gru", "-o", "no/where.txt"], "error: cannot write no/where.txt: No such file"),
         (
             ["gomez", "--length", "3"],

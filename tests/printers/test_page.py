@@ -15,6 +15,7 @@ import pytest
 from subjects import CORE
 
 from bptt.cell import Cell
+from bptt.errors import UserError
 from bptt.ir.program import Kind, refs
 from bptt.printers.people import page
 from bptt.printers.people.page_diagram import MOST_STEPS
@@ -211,6 +212,15 @@ def test_numbers_that_nobody_would_read_are_left_out() -> None:
     text = page.text(worked("hyper_lstm"))
     assert "too many numbers to write out" in text
     assert "too many numbers" not in page.text(worked("gomez"))
+
+
+def test_a_page_has_room_for_so_many_steps() -> None:
+    cell, sizes = Cell.load("rnn"), {"X": 1, "H": 1}
+    longest = page.text(cell.trace(length=100, sizes=sizes))
+    assert frame(parsed(longest), "forward-99") is not None
+    assert len(longest) < LARGEST
+    with pytest.raises(UserError, match="at most 100 steps, and this example has 101"):
+        page.text(cell.trace(length=101, sizes=sizes))
 
 
 def test_a_long_example_is_drawn_in_part() -> None:

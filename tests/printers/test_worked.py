@@ -285,14 +285,45 @@ def test_latex_of_every_cell_is_balanced(cell: str) -> None:
     assert width is not None and 210 <= int(width[1]) < 1000
 
 
+FOREIGN = Cell("# Ж ħ — ∑ é\nh[t] = tanh(Ж_中 @ x[t] + δ @ h[t-1])")
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
-@pytest.mark.parametrize("name", ["gomez", "iosif", "sancho"])
+@pytest.mark.parametrize("name", ["gomez", "iosif", "sancho", "foreign"])
 def test_latex_compiles(name: str, tmp_path: Path) -> None:
-    (tmp_path / "a.tex").write_text(worked_latex.text(worked(name)), encoding="utf-8")
+    found = FOREIGN.trace() if name == "foreign" else worked(name)
+    (tmp_path / "a.tex").write_text(worked_latex.text(found), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "a"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert ran.returncode == 0, ran.stdout[-2000:]
     assert (tmp_path / "a.pdf").stat().st_size > 1000
+
+
+def test_latex_names_the_letters_that_pdflatex_has_not() -> None:
+    head, _, body = worked_latex.text(FOREIGN.trace()).partition(r"\documentclass")
+    assert head == (
+        "% pdflatex cannot set these letters:\n"
+        "%   ħ U+0127 LATIN SMALL LETTER H WITH STROKE\n"
+        "%   Ж U+0416 CYRILLIC CAPITAL LETTER ZHE\n"
+        "%   ∑ U+2211 N-ARY SUMMATION\n"
+        "%   中 U+4E2D CJK UNIFIED IDEOGRAPH-4E2D\n"
+        "% It shows the number of each in a box. To see the letters, take lualatex, and name in\n"
+        "% \\setmainfont, below, a font that has them.\n"
+    )
+    declared = re.findall(r"\DeclareUnicodeCharacter\{(\w+)\}\{(.*)\}", body)
+    assert declared == [
+        (code, rf"{{\tiny\fbox{{{code}}}}}") for code in ("0127", "0416", "2211", "4E2D")
+    ]
+    assert body.index("T1") < body.index("Declare") < body.index(r"\else") < body.index("fontspec")
+    assert r"\text{Ж}_{\text{中}} = " in body
+    assert worked_latex.text(worked("gomez")).startswith(r"\documentclass")
+
+
+def test_an_example_at_a_prompt_is_short_and_its_string_is_the_text() -> None:
+    found = worked("gomez")
+    assert repr(found) == "<Worked example of gomez: 2 steps, X = 2, H = 1>"
+    assert repr(worked("rnn", length=1)) == "<Worked example of rnn: 1 step, X = 2, H = 3>"
+    assert str(found) == worked_text.text(found)
 
 
 def test_titles_are_words_and_not_code() -> None:

@@ -65,9 +65,9 @@ def test_a_wrong_definition_is_blamed_and_its_readers_are_not() -> None:
 def test_rows_are_read_as_rows_where_the_cell_has_them() -> None:
     text = (
         "δ[t] = dh[t] * (1 - h[t]**2)\n"
-         "dh[t] = direct_h[t] + δ[t+1] @ U.T\n"
-         "dW = sum_t(x[t].T @ δ[t])\n"
-         "dU = sum_t(h[t-1].T @ δ[t])\n"
+        "dh[t] = direct_h[t] + δ[t+1] @ U.T\n"
+        "dW = sum_t(x[t].T @ δ[t])\n"
+        "dU = sum_t(h[t-1].T @ δ[t])\n"
     )
     assert judged(ROWS + text).ok
     columns = judged(RNN + text)  # there h.T @ δ is a number

@@ -135,6 +135,36 @@ TWO = HEAD + "2001-01-01,a,1\n2001-01-02,a,2\n"
         ),
         (TWO + "2001-01-03,a\n", {}, "FILE:4: 2 fields under 3 names", None),
         (
+            TWO + "2001-01-03,a,1,5\n",
+            {},
+            "FILE:4: 4 fields under 3 names",
+            "a number has a point, 1.5, and a text with a comma in it has quotes",
+        ),
+        (
+            TWO.replace(",", ";"),
+            {},
+            "FILE has no column 'date' between ','",
+            "its fields are apart by ';': delimiter=';'",
+        ),
+        (
+            "date\train, mm\train\n2001-01-01\t1\t2\n",
+            {},
+            "FILE has no column 'date' between ','",
+            "its fields are apart by '\\t': delimiter='\\t'",
+        ),
+        (
+            TWO,
+            {"delimiter": ";"},
+            "FILE has no column 'date' between ';'",
+            "its fields are apart by ',': delimiter=','",
+        ),
+        (
+            TWO.replace(",", ";") + "2001-01-03;a;-1,5\n",
+            {"delimiter": ";"},
+            "FILE:4: the rain '-1,5' is no number",
+            "a number has a point: write 1.5, and not 1,5",
+        ),
+        (
             TWO + "2001-13-03,a,1\n",
             {},
             "FILE:4: '2001-13-03' is no time",
@@ -186,8 +216,8 @@ TWO = HEAD + "2001-01-01,a,1\n2001-01-02,a,2\n"
             HEAD + "2001-01-01,a,1\n2001-01-03,a,1\n2001-01-06,a,1\n",
             {"series": "basin"},
             (
-                "the step to 2001-01-06T00:00:00 of a is 259200, which is no multiple of 172800"
-                " seconds"
+                "the time 2001-01-06T00:00:00 of a is off the grid of the others, whose step is"
+                " 172800 seconds"
             ),
             "steps must be equal (rows may be left out): bring the times to a regular grid",
         ),
@@ -223,6 +253,35 @@ def test_what_cannot_be_read_is_named(
     name = str(tmp_path / "basins.csv")
     assert caught.value.what == what.replace("FILE", name)
     assert caught.value.help == help
+
+
+@pytest.mark.parametrize(
+    ("hours", "off"),
+    [
+        ([0, 24, 49, 72, 96], "the time 2001-01-03T01:00:00 is off the grid"),
+        ([1, 24, 48, 72], "the time 2001-01-01T01:00:00 is off the grid"),
+        ([0, 24, 48, 71], "the time 2001-01-03T23:00:00 is off the grid"),
+    ],
+)
+def test_the_time_that_is_off_is_named_and_no_other(hours: list[int], off: str) -> None:
+    times = np.datetime64("2001-01-01", "s") + 3600 * np.array(hours)
+    with pytest.raises(UserError) as caught:
+        Table.of({"y": np.arange(len(hours))}, times)
+    assert caught.value.what == f"{off} of the others, whose step is 86400 seconds"
+
+
+def test_of_many_times_that_are_off_the_first_is_named() -> None:
+    with pytest.raises(UserError) as caught:
+        Table.of({"y": np.arange(7)}, [0, 10, 20, 30, 43, 53, 63])
+    what = "the time 43 is off the grid of the others, whose step is 10, and 2 more are"
+    assert caught.value.what == what
+
+
+def test_the_record_is_named_whose_time_is_off(tmp_path: Path) -> None:
+    rows = [f"2001-01-{k:02}T00:00,{basin},1\n" for basin in "abc" for k in range(1, 6)]
+    rows[7] = rows[7].replace("T00:00", "T00:05")
+    with pytest.raises(UserError, match="the time 2001-01-03T00:05:00 of b is off the grid"):
+        read(tmp_path, HEAD + "".join(rows), series="basin")
 
 
 @pytest.mark.parametrize(
@@ -292,6 +351,12 @@ def test_a_table_of_arrays() -> None:
         ({"y": [[1, 2]]}, None, "the columns must be arrays [T] of one length, at least 2"),
         ({}, None, "the columns must be arrays [T] of one length, at least 2"),
         ({"y": [1.0, np.inf]}, None, "the columns hold infinite values"),
+        (
+            {"x": [1, 2], "y": ["a", "b"]},
+            None,
+            "the column 'y' is not made of numbers: could not convert string to float: 'a'",
+        ),
+        ({"y": [1, 2]}, [[1, 2], [3]], "the times cannot be read"),
         ({"y": [1, 2]}, [0], "the times must be 2 moments, one for each value"),
         ({"y": [1, 2]}, ["2001-01-01", "NaT"], "the times must be 2 moments, one for each value"),
         ({"y": [1, 2]}, ["monday", "tuesday"], "the times cannot be read"),

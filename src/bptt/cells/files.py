@@ -18,6 +18,9 @@ def read(cell: str | Path) -> tuple[str, str]:
     """The text of a cell, and its name: one that comes with bptt, or a file's. Raises UserError."""
     from pathlib import Path
 
+    if not isinstance(cell, str | Path):
+        help = "the name of one, such as 'lstm', of a file, or a Cell"
+        raise UserError(f"{cell!r} is no cell", help=help)
     if isinstance(cell, str) and cell in names():
         return read_own(cell), cell
     path = Path(cell)
@@ -49,6 +52,8 @@ def _read_file(path: Path) -> str:
         beside = [p.name for p in path.parent.glob("*.cell")] if path.parent.is_dir() else []
         near = did_you_mean(path.name, beside) if isinstance(error, FileNotFoundError) else None
         raise UserError(f"cannot read {path}: {error.strerror}", help=near) from None
+    except ValueError:
+        raise UserError(f"cannot read {str(path)!r}: this is no name of a file") from None
     return decoded(found, str(path))
 
 

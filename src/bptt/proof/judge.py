@@ -43,8 +43,8 @@ def judge(
     """The hand-written backward pass in a cell's text, judged.
 
     `functions` binds what the cell leaves open; `values` are its constants. Without `explain`
-    wrong lines are found, and not what is wrong with them. `seed` draws other samples. Raises CellError where the pass cannot
-    be read, UserError where there is none.
+    wrong lines are found, and not what is wrong with them. `seed` draws other samples. Raises
+    CellError where the pass cannot be read, UserError where there is none.
     """
     if checked.tree.hand is None or not checked.tree.hand.lines:
         raise UserError(

@@ -21,6 +21,7 @@ Moment = str | date | datetime | int
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """What stands for a missing value in a CSV, whatever the case of its letters."""
+_DELIMITERS = ",;\t|"
 MOST_STEPS = 50_000_000
 """On a grid: a record of seconds with a hole of decades would fill the memory with gaps."""
 
@@ -54,18 +55,18 @@ class Table:
     def of(cls, columns: Mapping[str, ArrayLike], times: ArrayLike | None = None) -> Table:
         """One record from arrays of one length, at dates or whole numbers; else at 0, 1, 2 ...
 
-        Raises UserError where they do not fit together, or the times do not rise.
+        Raises UserError where they are no numbers, do not fit together, or the times do not rise.
         """
-        arrays = {name: np.asarray(value, dtype=np.float64) for name, value in columns.items()}
+        arrays = {name: _numbers(name, value) for name, value in columns.items()}
         shapes = {array.shape for array in arrays.values()}
         if len(shapes) != 1 or len(shape := next(iter(shapes))) != 1 or shape[0] < 2:
             raise UserError("the columns must be arrays [T] of one length, at least 2")
         values = np.stack(list(arrays.values()), axis=1)
         if np.isinf(values).any():
             raise UserError("the columns hold infinite values", help="NaN stands for a gap")
-        moments = np.arange(shape[0]) if times is None else np.asarray(times)
-        calendar = not np.issubdtype(moments.dtype, np.integer)
         try:
+            moments = np.arange(shape[0]) if times is None else np.asarray(times)
+            calendar = not np.issubdtype(moments.dtype, np.integer)
             moments = moments.astype("datetime64[s]" if calendar else "int64")
         except (TypeError, ValueError):
             help = "dates, datetime64 or whole numbers"
@@ -195,6 +196,8 @@ class _Missing:
         value = _finite(text)
         if value is None:
             help = f"if it stands for a missing value, say so: missing=({text!r},)"
+            if _finite(text.replace(",", ".", 1)) is not None:
+                help = "a number has a point: write 1.5, and not 1,5"
             raise UserError(f"{where}: the {column} {text!r} is no number", help=help)
         return math.nan if value in self.numbers else value
 
@@ -207,6 +210,14 @@ def _finite(text: str | float) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def _numbers(name: str, value: ArrayLike) -> Floats:
+    """A column as numbers. Raises UserError where it holds something else."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UserError(f"the column {name!r} is not made of numbers: {error}") from None
 
 
 def _rows(
@@ -230,16 +241,31 @@ def _rows_of(
         names = [name.strip() for name in next(reader, [])]
         if not names:
             raise UserError(f"{path} is empty", help="its first line names its columns")
+        _refuse_other_delimiter(path, names, wanted, delimiter)
         places = {name: _place(name, names, str(path)) for name in wanted}
         for fields in reader:
             if not fields:
                 continue
             if len(fields) != len(names):
                 what = f"{len(fields)} fields under {len(names)} names"
-                raise UserError(f"{path}:{reader.line_num}: {what}")
+                help = "a number has a point, 1.5, and a text with a comma in it has quotes"
+                more = delimiter == "," and len(fields) > len(names)
+                raise UserError(f"{path}:{reader.line_num}: {what}", help=help if more else None)
             yield reader.line_num, {name: fields[place] for name, place in places.items()}
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}") from None
+
+
+def _refuse_other_delimiter(
+    path: str | Path, names: Sequence[str], wanted: Sequence[str], delimiter: str
+) -> None:
+    """Say so where a name that is lacking would be there if fields were apart by another sign."""
+    lacking = [name for name in wanted if name not in names]
+    for other in _DELIMITERS if lacking else ():
+        parts = {part.strip(' "') for part in delimiter.join(names).split(other)}
+        if other != delimiter and parts.intersection(lacking):
+            what = f"{path} has no column {lacking[0]!r} between {delimiter!r}"
+            raise UserError(what, help=f"its fields are apart by {other!r}: delimiter={other!r}")
 
 
 def _place(name: str, names: Sequence[str], whose: str) -> int:
@@ -289,13 +315,8 @@ def _table(
     step = min(shortest)
     records: list[Record] = []
     for (name, (times, values)), leap in zip(found.items(), leaps, strict=True):
-        odd = np.flatnonzero(leap % step)
-        if len(odd):
-            at, of = times[odd[0] + 1], f" of {name}" if name else ""
-            what = f"the step to {at}{of} is {leap[odd[0]]}, which is no multiple of {step}"
-            unit = " seconds" if calendar else ""
-            help = "steps must be equal (rows may be left out): bring the times to a regular grid"
-            raise UserError(f"{what}{unit}", help=help)
+        if (leap % step).any():
+            raise _off_grid({name: times for name, (times, _) in found.items()}, calendar)
         where = (times.astype(np.int64) - times[0].astype(np.int64)) // step
         if where[-1] >= MOST_STEPS:
             what = f"from {times[0]} to {times[-1]} there are {where[-1]:,} steps"
@@ -305,3 +326,24 @@ def _table(
         ticks = times[0].astype(np.int64) + step * np.arange(len(whole))
         records.append(Record(name, ticks.astype(times.dtype), whole))
     return Table(columns, tuple(records), step, calendar, attributes, statics)
+
+
+def _off_grid(found: Mapping[str, NDArray[Any]], calendar: bool) -> UserError:
+    """The error for times on no grid, which names the first that does not lie where most do."""
+    ticks = {name: times.astype(np.int64) for name, times in found.items()}
+    steps, counts = np.unique(np.concatenate([*map(np.diff, ticks.values())]), return_counts=True)
+    usual = int(steps[np.argmax(counts)])  # the shortest step may be one to a time that is off
+    all_off = {name: times[_is_off(ticks[name] % usual)] for name, times in found.items()}
+    name, off = next((name, off) for name, off in all_off.items() if len(off))
+    of, unit = f" of {name}" if name else "", " seconds" if calendar else ""
+    more = f", and {len(off) - 1} more are" if len(off) > 1 else ""
+    what = f"the time {off[0]}{of} is off the grid of the others, whose step is {usual}{unit}{more}"
+    help = "steps must be equal (rows may be left out): bring the times to a regular grid"
+    return UserError(what, help=help)
+
+
+def _is_off(places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the places differ from the most frequent one; of such the earliest counts."""
+    known, first, counts = np.unique(places, return_index=True, return_counts=True)
+    most = min(range(len(known)), key=lambda k: (-counts[k], first[k]))
+    return places != known[most]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 
+from bptt.errors import UserError
 from bptt.ir.program import refs
 from bptt.printers.people import mathml
 from bptt.printers.people.mathml import math
@@ -26,6 +27,7 @@ from bptt.printers.people.worked import Array, Item, Worked, givens
 _FOLDER = os.path.dirname(__file__)
 _DECIMALS = 5
 _LONGEST = 5000  # characters of an equation in numbers: some hundred numbers
+_MOST = 100  # steps: a page has all lines of each, and so does a browser
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ class Frame:
 
 
 def text(worked: Worked, digits: int = _DECIMALS) -> str:
-    """The whole page. `digits`: the decimals of its numbers."""
+    """The whole page. `digits`: the decimals of its numbers. Raises UserError for an example of
+    more steps than a page has room for."""
+    if worked.length > _MOST:
+        what = f"a page is for at most {_MOST} steps, and this example has {worked.length}"
+        raise UserError(what, help="choose fewer steps, or another format")
     style, script = _own("page.css"), _own("page.js")
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)};"

@@ -7,10 +7,10 @@ too: lines of a Reading at one step of time, in symbols (`AtStep`) and in number
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from bptt.calculus.readable import By
 from bptt.ir.dims import size_of
@@ -85,7 +85,10 @@ class Worked(Shown):
     `values` or, for states, `starts`. What is `drawn` comes from `seed`, which is None where
     nothing does. `functions` were left open and are what is said here. `rate` is the learning rate
     of `updates`. `loss`: the name of the line of the loss, and `total` its sum over time.
+    Its `str` is the example as plain text: what makes examples says in `writer` how.
     """
+
+    writer: ClassVar[Callable[[Worked], str] | None] = None
 
     name: str
     title: str
@@ -134,6 +137,12 @@ class Worked(Shown):
         later = t is not None and t >= self.length and self.is_series(name)
         return later and not self.spelled(name).what
 
+    def __repr__(self) -> str:
+        return f"<Worked example of {self.name}: {extent(self)}>"
+
+    def __str__(self) -> str:
+        return repr(self) if Worked.writer is None else Worked.writer(self)
+
     def title_line(self) -> str:
         """What this is an example of, in one line."""
         return f"{self.name}: {self.title}" if self.title else self.name
@@ -144,9 +153,7 @@ class Worked(Shown):
 
 def facts(worked: Worked) -> list[str]:
     """What an example is an example of, beside its cell, in sentences."""
-    sizes = "".join(f", {name} = {n}" for name, n in worked.sizes.items())
-    steps = "1 step" if worked.length == 1 else f"{worked.length} steps"
-    said = [f"{steps}{sizes}."]
+    said = [f"{extent(worked)}."]
     if worked.drawn:
         given = {name for names in worked.roles.values() for name in names} - worked.drawn
         names = (worked.spelled(name).text for name in worked.values if name in worked.drawn)
@@ -156,6 +163,12 @@ def facts(worked: Worked) -> list[str]:
         bound = ", ".join(f"{name} = {what}" for name, what in worked.functions.items())
         said.append(f"Functions that the cell leaves open: here {bound}.")
     return said
+
+
+def extent(worked: Worked) -> str:
+    """How long and how wide an example is: `2 steps, X = 2, H = 1`."""
+    steps = "1 step" if worked.length == 1 else f"{worked.length} steps"
+    return ", ".join([steps, *(f"{name} = {n}" for name, n in worked.sizes.items())])
 
 
 def givens(worked: Worked) -> Iterator[tuple[str, list[tuple[Name, str, Array]]]]:

@@ -1,6 +1,7 @@
 """A worked example as LaTeX: a whole document of aligned equations, on paper as wide as it needs.
 
-pdflatex knows the letters of Latin and Greek; names in others want lualatex.
+pdflatex sets the letters of Latin and Greek. A document with others says so at its top: there
+pdflatex sets their numbers, lualatex the letters, in a font that has them.
 """
 
 from __future__ import annotations
@@ -39,14 +40,29 @@ _WIDEST = 400  # digits, about: what is wider than this is on no page
 _MOST = 4  # entries of a vector, or along an axis of a matrix, that are all shown
 _MARGIN, _LETTER, _PAPER = 20, 2.0, 210  # mm: of a page, of a digit, of A4
 
-_HEAD = r"""\documentclass[10pt,fleqn]{article}
-\usepackage[T1]{fontenc}
-\usepackage[utf8]{inputenc}
+_HEAD = r"""%s\documentclass[10pt,fleqn]{article}
+%s
 \usepackage{amsmath}
 \usepackage[paperwidth=%smm,paperheight=297mm,margin=%smm]{geometry}
 \setlength{\parindent}{0pt}
 \allowdisplaybreaks
 \begin{document}
+"""
+_LETTERS = r"""\usepackage[T1]{fontenc}
+\usepackage[utf8]{inputenc}"""
+_FOREIGN = r"""\usepackage{iftex}
+\ifPDFTeX
+%s
+%s
+\else
+\usepackage{fontspec}
+%% \setmainfont{...}
+\fi"""
+_ADVICE = """\
+%% pdflatex cannot set these letters:
+%s
+%% It shows the number of each in a box. To see the letters, take lualatex, and name in
+%% \\setmainfont, below, a font that has them.
 """
 
 
@@ -59,7 +75,27 @@ def text(worked: Worked, digits: int = 5) -> str:
     for heading, rows in parts:
         body.append(rf"\subsection*{{{words(heading)}}}")
         body.append("\n".join((r"\begin{align*}", *ended(rows), r"\end{align*}")))
-    return _HEAD % (width, _MARGIN) + "\n\n".join(body) + "\n\\end{document}\n"
+    shown = "\n\n".join(body)
+    return _HEAD % (*_encoding(shown), width, _MARGIN) + shown + "\n\\end{document}\n"
+
+
+def _encoding(body: str) -> tuple[str, str]:
+    """What goes first, and what makes a body's letters known to LaTeX."""
+    foreign = sorted({c for c in body if not c.isascii() and not _is_known(c)})
+    if not foreign:
+        return "", _LETTERS
+    named = [f"%   {c} U+{ord(c):04X} {unicodedata.name(c, '')}".rstrip() for c in foreign]
+    boxes = [rf"\DeclareUnicodeCharacter{{{ord(c):04X}}}{{{_box(c)}}}" for c in foreign]
+    return _ADVICE % "\n".join(named), _FOREIGN % (_LETTERS, "\n".join(boxes))
+
+
+def _is_known(c: str) -> bool:
+    """Whether pdflatex can set a character that is not ASCII."""
+    return ("\u00a0" <= c < chr(_LATIN) and c not in _UNKNOWN) or c in _PUNCTUATION
+
+
+def _box(c: str) -> str:
+    return rf"{{\tiny\fbox{{{ord(c):04X}}}}}"
 
 
 def blocks(worked: Worked, digits: int) -> Iterator[tuple[str, list[str]]]:
@@ -241,7 +277,9 @@ _ESCAPED = {
     "^": r"\textasciicircum{}",
     **{c: f"\\{c}" for c in "{}$&#%_"},
 }
-_LATIN = 0x180  # Unicode: letters before it are known to every LaTeX
+_LATIN = 0x180  # Unicode: letters before it are known to every LaTeX, but for these
+_UNKNOWN = frozenset("\u00b8\u0126\u0127\u0138\u013f\u0140\u0149\u0166\u0167\u017f")
+_PUNCTUATION = frozenset("\u2010\u2013\u2014\u2018\u2019\u201c\u201d\u201e\u2026")
 
 
 def words(said: str) -> str:
