@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bptt.cell import Cell
+from bptt.errors import CellError
 from bptt.proof.verdicts import Judgement
 
 GRU = """
@@ -127,3 +128,37 @@ def test_what_is_missing_at_the_last_step_is_said() -> None:
 def test_the_derived_line_is_at_the_step_of_the_line(line: str, derived: str) -> None:
     found = judged(RNN + "means: g = dz_h\n" + line + "\n")
     assert [x.derived for x in found.lines] == [(derived,)]
+
+
+def test_a_value_in_brackets_is_cut() -> None:
+    cell = "a[t] = V @ concat(x[t], h[t-1])\nh[t] = tanh(a[t])\nbackward:\n"
+    right = "dx[t] = (V.T @ da[t])[:X]\ndh[t] = direct_h[t] + (V.T @ da[t+1])[X:]\n"
+    assert judged(cell + right + "da[t] = dh[t] * (1 - h[t]**2)\n").ok
+
+
+def test_each_vector_of_an_outer_product_is_looked_at() -> None:
+    cell = "input x: H\nr[t] = sigmoid(x[t])\na[t] = U @ (r[t] * h[t-1])\nh[t] = tanh(a[t])\n"
+    found = judged(cell + "backward:\ndU = sum_t(outer(d_a[t] * r[t], h[t-1]))\n")
+    (line,) = found.lines
+    assert line.differs == (
+        "has the factor r[t], which the derivation has not",
+        "is missing the factor r[t]",
+    )
+
+
+def test_a_pass_with_a_wrong_line_is_right_under_no_condition() -> None:
+    # under a zero state nothing depends on it
+    text = "input x: H\nr[t] = sigmoid(x[t])\nh[t] = tanh(r[t] * (U @ h[t-1]))\nbackward:\n"
+    found = judged(text + "d_r[t] = d_h[t]*(1 - h[t])*(U @ h[t-1])\n")
+    assert wrong(found) == ["d_r"] and found.whole.verdict == "wrong"
+
+
+def test_a_judgement_prints_as_the_command_does() -> None:
+    found = judged(RNN + "db = sum_t(dz_h[t+1])\n")
+    assert "sums dz_h[t+1], should sum dz_h[t]" in str(found)
+
+
+def test_a_name_that_says_nothing_is_asked_for_by_its_end() -> None:
+    with pytest.raises(CellError) as error:
+        judged(RNN + "dL_dh[t] = x[t]\n")
+    assert error.value.help == "for instance `means: dL_dh = d_h`"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bptt.errors import CellError, Span
 from bptt.language.expressions import Cursor
@@ -77,12 +77,12 @@ class HandCursor(Cursor):
         super().__init__(line, cursor.limits, cursor.budget, machine=True)
         self.inside = False  # of a slice: sizes stand there
 
-    def named(self, token: Token, values: list[Expr], stack: list[object]) -> bool:  # type: ignore[override]
+    def named(self, token: Token, values: list[Expr], stack: list[Any]) -> bool:
         ahead = 0
         while self.peek(ahead).text == "'":
             ahead += 1
         if self.peek(ahead).text == "(":
-            return super().named(token, values, stack)  # type: ignore[arg-type]
+            return super().named(token, values, stack)
         if ahead:
             help = f"a derivative is taken somewhere: `{token.text}'(v)`"
             raise CellError(f"`{token.text}'` stands without an argument", token.span, help=help)
@@ -91,6 +91,13 @@ class HandCursor(Cursor):
             found = self.node(self.slice(found))
         values.append(found)
         return False
+
+    def bracket(self, values: list[Expr], stack: list[Any]) -> bool:
+        """As for cells; a value in brackets may be cut: `(W.T @ δ)[:X]`."""
+        wanted = super().bracket(values, stack)
+        while not wanted and self.at("["):
+            values.append(self.node(self.slice(values.pop())))
+        return wanted
 
     def reference(self, name: Token) -> Expr:
         """A name with its time, if it has one."""

@@ -170,8 +170,9 @@ class _Exact:
         for e in p.equations:
             if MACHINE not in e.name:
                 self.total(f"d_{e.name}", e.name, adjoints.get(Port(e.name, At.START)))
+        assigned = {e.name for e in p.equations}
         for a in activations(p):
-            if MACHINE not in a.name:
+            if MACHINE not in a.name and a.argument in assigned:
                 self.total(f"dz_{a.name}", a.argument, None)
 
     def total(self, name: str, of: str, before: Array | None) -> None:

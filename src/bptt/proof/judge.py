@@ -60,11 +60,13 @@ class _Judge(Reader):
     def judgement(self) -> Judgement:
         if not any(line.left.name in self.notation.meanings for line in self.hand.lines):
             left = self.hand.lines[0].left
-            help = f"for instance `means: {left.name} = d_{self.p.outputs[0]}`"
+            ends = [n for n in self.cell if left.name.endswith(n) and left.name != n]
+            by = max(ends, key=len, default=self.p.outputs[0])
+            help = f"for instance `means: {left.name} = d_{by}`"
             raise CellError("no line says which gradient it gives", left.span, help=help)
         lines = tuple(self.line(line) for line in self.hand.lines)
         outputs = () if self.p.loss else (*self.p.outputs, *self.seen)
-        return Judgement(lines, self.whole(), outputs, LENGTH, self.read_as)
+        return Judgement(lines, self.whole(lines), outputs, LENGTH, self.read_as)
 
     def line(self, line: HandLine) -> LineVerdict:
         name = line.left.name
@@ -183,7 +185,7 @@ class _Judge(Reader):
 
     # --- the pass as a whole ---
 
-    def whole(self) -> Whole:
+    def whole(self, lines: Iterable[LineVerdict]) -> Whole:
         found = Whole(
             "right", missing=self.missing(), known=self.known(), without=self.without_last()
         )
@@ -195,7 +197,8 @@ class _Judge(Reader):
             return replace(found, verdict="wrong", note=f"sizes do not fit: {error.what}")
         if not wrong:
             return found
-        for scenes in self.conditions():
+        hopeless = any(line.verdict == "wrong" for line in lines)
+        for scenes in () if hopeless else self.conditions():
             if not self.wrong_at_end(scenes):
                 return replace(found, verdict="conditional", when=scenes[0].when)
         return replace(found, verdict="wrong", wrong=tuple(wrong.items()))

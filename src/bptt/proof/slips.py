@@ -71,8 +71,10 @@ class _Search(Edits):
         change = self.single(self.unlikely())
         if change is not None:
             return [change]
-        if not told and len(extra) == len(signed(without_sum(self.root))):
-            return self.by_factors()  # nothing of it is a term of the derived line
+        alone = not extra and not left  # one product beside another
+        if not told and (alone or len(extra) == len(signed(without_sum(self.root)))):
+            # nothing of it is a term of the derived line
+            return self.by_arguments() or self.by_factors()
         told += [f"has the term {signed_text(s, e)}, which is wrong" for s, e in extra]
         told += [f"is missing the term {signed_text(s, e)}" for s, e in left]
         return told[:_TERMS]
@@ -122,6 +124,20 @@ class _Search(Edits):
                 told.append(text)
         return told, extra, left
 
+    def by_arguments(self) -> list[str]:
+        """Where both are one outer product: what is wrong with each of its vectors."""
+        mine, theirs = without_sum(self.root), [without_sum(tree) for tree in self.trees]
+        alike = [e for e in (mine, *theirs) if e.op == "call" and e.name == "outer"]
+        if len(alike) != 2 or len(theirs) != 1:
+            return []
+        told: list[str] = []
+        for part, other in zip(mine.args, theirs[0].args, strict=True):
+            left = [(1, other)]
+            if not self.equal((1, part), (1, other)):
+                text = self.told(1, part, left)
+                told.append(text or f"has {quoted(part)} where the derivation has {quoted(other)}")
+        return told
+
     def by_factors(self) -> list[str]:
         """Where both are one product: the factors of the one that are not in the other."""
         if len(self.trees) != 1:
@@ -135,7 +151,7 @@ class _Search(Edits):
                 extra.append(part)
             else:
                 left.remove(match)
-        if len(extra) == len(mine) or len(left) == 0 or max(len(extra), len(left)) > _TERMS:
+        if len(extra) == len(mine) or max(len(extra), len(left)) > _TERMS:
             return []
         pairs = list(zip(extra, left, strict=False))
         found = [f"has {quoted(a)} where the derivation has {quoted(b)}" for a, b in pairs]

@@ -70,6 +70,9 @@ class Judgement:
         """Whether no line is wrong, nor the pass as a whole."""
         return self.whole.verdict != "wrong" and all(x.verdict != "wrong" for x in self.lines)
 
+    def __str__(self) -> str:
+        return text(self)
+
 
 def text(found: Judgement, hint: int | None = None) -> str:
     """A judgement as a terminal shows it. With `hint` 0 only whether something is wrong, with 1
