@@ -122,6 +122,7 @@ def test_what_is_missing_at_the_last_step_is_said() -> None:
         ("dh[t-1] = U.T @ g[t]", "dh[t-1] = direct_h[t-1] + U.T @ g[t]"),
         ("dh[1] = U.T @ g[2]", "dh[1] = direct_h[1] + U.T @ g[2]"),
         ("dh[T] = 2*direct_h[T]", "dh[T] = direct_h[T] + U.T @ g[T+1]"),
+        ("dh[T-1] = 3*direct_h[T-1]", "dh[T-1] = direct_h[T-1] + U.T @ g[T]"),
         ("dh[-1] = U @ g[0]", "dh[-1] = U.T @ g[0]"),
     ],
 )

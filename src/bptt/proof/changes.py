@@ -11,10 +11,9 @@ import numpy as np
 from bptt.language.hand import values_of
 from bptt.language.tree import Expr
 from bptt.proof.hand import Evaluation, evaluate
-from bptt.proof.world import MisfitError, Val, World
+from bptt.proof.world import LIMIT, MisfitError, Val, World
 
 Array = Any
-_LIMIT = 1e-9  # of the largest entry: the line gives the same values
 Make = Callable[[Evaluation], Val | MisfitError]  # a part's other value, in one sample
 
 
@@ -184,4 +183,4 @@ def same(a: Array, b: Array) -> bool:
         return False
     with np.errstate(all="ignore"):
         scale = float(np.max(np.abs(b), initial=0))
-        return bool(np.max(np.abs(a - b), initial=0) <= _LIMIT * scale) if scale else False
+        return bool(np.max(np.abs(a - b), initial=0) <= LIMIT * scale) if scale else False

@@ -53,9 +53,11 @@ class Derived:
         if meaning is None:
             return []
         found = self.at_step(left, meaning)
-        if left.op == "last":
-            return [_at(text, f"T{-(left.lag or 0):+d}" if left.lag else "T") for text in found]
-        return [_at(text, left.lag or 0) for text in found] if left.op == "fixed" else found
+        if left.op == "name":
+            return found
+        last = left.op == "last"
+        step = -(left.lag or 0) if last else left.lag or 0
+        return [_at(text, step, "T" if last else "") for text in found]
 
     def at_step(self, left: Expr, meaning: Expr) -> list[str]:
         """The derived lines, for a left side at `t`, or at its lag."""
@@ -252,14 +254,13 @@ def _written_out(meaning: Expr) -> str:
     return found + source[end : meaning.span.end]
 
 
-def _at(text: str, step: int | str) -> str:
-    """A text in which the time t is a step: `h[t+1]` becomes `h[1]` for 0, `h[T+1]` for T."""
+def _at(text: str, step: int, base: str) -> str:
+    """A text in which the time t is a step, counted from the first or, where `base` is T, from the
+    last: `h[t+1]` becomes `h[1]` for 0, and `h[T+1]`."""
 
     def there(match: re.Match[str]) -> str:
-        ahead = int(match[1] or 0)
-        if isinstance(step, int):
-            return f"[{step + ahead}]"
-        return f"[{step}{ahead:+d}]" if ahead else f"[{step}]"
+        at = step + int(match[1] or 0)
+        return f"[{base}{at:+d}]" if base and at else f"[{base or at}]"
 
     return _AHEAD.sub(there, text)
 

@@ -258,8 +258,8 @@ class Edits:
         for part in tops:
             for text, make in (*inner, *usual):
                 where = "" if part is self.root else f", at {quoted(part)}"
-                said_ = f"is missing the factor {bracketed(text)}{where}"
-                yield Change(part, times_factor(part, make), said_)
+                whole = f"is missing the factor {bracketed(text)}{where}"
+                yield Change(part, times_factor(part, make), whole)
 
     def others(self) -> Iterator[Change]:
         """A whole part replaced: by a gradient, or by a part of the derived line."""

@@ -31,9 +31,16 @@ _DEEPEST = 30  # definitions within definitions
 class Evaluation:
     """The values of an expression and of all its parts, at `times`."""
 
-    def __init__(self, root: Expr, world: World, times: Array, env: dict[str, Val] | None = None):
+    def __init__(
+        self,
+        root: Expr,
+        world: World,
+        times: Array,
+        env: dict[str, Val] | None = None,
+        depth: int = 0,
+    ) -> None:
         self.root, self.world, self.times = root, world, np.asarray(times)
-        self.env = env or {}
+        self.env, self.depth = env or {}, depth  # of the definitions around it
         self.order = list(everything(root))
         self.parents: dict[Expr, Expr] = {a: e for e in self.order for a in values_of(e)}
         self.summed = {a for e in self.order if _sums(e) for a in everything(e.args[0])}
@@ -228,12 +235,11 @@ class _Rule(Structures):
         return Val(f(*(a.array for a in args)))
 
     def macro(self, definition: Definition, args: list[Val]) -> Val:
-        depth = len(self.whole.env.get("\n", Val(np.empty(1))).array)
+        depth = self.whole.depth + 1
         if depth > _DEEPEST:
             raise CellError("definitions are nested too deep", self.e.span)
         env = dict(zip(definition.parameters, args, strict=True))
-        env["\n"] = Val(np.empty(depth + 1))  # how deep: no name is a line's end
-        inner = Evaluation(definition.body, self.world, self.whole.steps(self.e), env)
+        inner = Evaluation(definition.body, self.world, self.whole.steps(self.e), env, depth)
         return inner.value
 
     def applied(self, definition: Definition | None, arg: Val) -> Array:

@@ -22,12 +22,12 @@ from bptt.proof.changes import Case
 from bptt.proof.derived import Derived, derived
 from bptt.proof.exact import LENGTH, labels
 from bptt.proof.notation import Follow
-from bptt.proof.reader import LIMIT, Reader, largest
+from bptt.proof.reader import Reader, largest
 from bptt.proof.report import FLOOR
 from bptt.proof.scenes import Scene
 from bptt.proof.slips import differences
 from bptt.proof.verdicts import Judgement, LineVerdict, Whole
-from bptt.proof.world import MisfitError, World
+from bptt.proof.world import LIMIT, MisfitError, World
 
 Array = Any
 
@@ -70,10 +70,10 @@ class _Judge(Reader):
 
     def line(self, line: HandLine) -> LineVerdict:
         name = line.left.name
-        said_ = f"{said(line.left.span)} {'+=' if line.adds else '='} {said(line.right.span)}"
+        text = f"{said(line.left.span)} {'+=' if line.adds else '='} {said(line.right.span)}"
         timed = line.left.op == "name" and line.left.lag is not None
         found = LineVerdict(
-            line.right.span.line, name, " ".join(said_.split()), "right", length=LENGTH, timed=timed
+            line.right.span.line, name, " ".join(text.split()), "right", length=LENGTH, timed=timed
         )
         if name not in self.notation.meanings:
             return replace(found, verdict="defined", note=self.guess(line))

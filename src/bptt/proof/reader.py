@@ -22,13 +22,10 @@ from bptt.proof.hand import Evaluation
 from bptt.proof.notation import Follow, informed, notation
 from bptt.proof.report import FLOOR
 from bptt.proof.scenes import Scene, conditions
-from bptt.proof.world import MisfitError, World
+from bptt.proof.world import LIMIT, MisfitError, World
 
 Array = Any
 
-# How far a line may be from the truth, as a part of the largest entry of the tensor. Both are the
-# same sums of a few products; an author's rounded constant is none of them.
-LIMIT = 1e-9
 _DRAWS = 3  # samples in which a line must be right, so that it takes every branch of a kink
 TRIES = 100_000  # changes that are tried to explain wrong lines: some ten seconds
 # What an open function of a vector is: one whose derivatives are no symmetric matrix.

@@ -18,6 +18,10 @@ from bptt.language.tree import Definition
 
 Array = Any
 
+# How far a line may be from the truth, as a part of the largest entry of the tensor. Both are the
+# same sums of a few products; an author's rounded constant is none of them.
+LIMIT = 1e-9
+
 
 class Val(NamedTuple):
     """The numbers of an expression, [steps or 1, *shape]; `row` where a vector was transposed.
