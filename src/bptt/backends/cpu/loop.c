@@ -1,0 +1,672 @@
+/* The driver: it walks a sweep's printed tables over time, threads and groups. Nothing here knows
+ * which cell it runs. One call of `bptt_run` is a layer and a sequence, whatever their sizes. */
+#include <stdlib.h>
+#include <string.h>
+#include <sched.h>
+
+#include "gemm.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#define PAUSE() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define PAUSE() __asm__ volatile("yield")
+#else
+#define PAUSE() ((void)0)
+#endif
+
+enum {
+    MOST_THREADS = 64,
+    ROW_BLOCK = 8 * MR,   /* rows that go through all phases of a group together */
+    TILE = 4096,          /* numbers of the products that a body is given at once */
+    CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
+};
+
+/* Rows that lie alike. `before`, `after`: the row one step earlier or later, -1 beyond the end. */
+typedef struct {
+    i64 count, row, batch, before, after;
+    int parity;
+} Run;
+
+typedef struct {
+    _Alignas(64) int at;
+} Flag;
+
+typedef void Work(void *);
+typedef struct { /* the fork and join of an OpenMP library that the process has loaded */
+    void (*parallel)(Work *, void *, unsigned, unsigned);
+    int (*number)(void);
+    int (*count)(void);
+} Team;
+
+typedef struct {
+    const Sweep *sweep;
+    const Port *port;
+    const i64 *size;
+    i64 groups, steps, batch, rows, group;
+    const i64 *counts;  /* running sequences at each step, or null: all of them */
+    i64 *offset;        /* the first row of each step */
+    Run *stepwise;      /* the runs of each step ... */
+    i64 *first_run;     /* ... and where they begin */
+    Run few[3];         /* dense: first step, those between, last step */
+    int few_count;
+    Run *ends[2];       /* what stands one step beyond the first step, and beyond the last */
+    i64 ends_count[2];
+    real **at;          /* of each place */
+    i64 *down;
+    real **packed;      /* panels of each packed matrix, and what is added */
+    real **added;
+    char *own;          /* memory of each thread */
+    i64 own_size, tile_at, block_at, sums_at, left_at, right_at, keys_at;
+    i64 *block_offset;  /* of each block buffer in a thread's memory, in numbers */
+    int columns;        /* threads divide columns and wait for each other in each step */
+    int one_runs;       /* the loop's phases need nothing of another thread's columns */
+    int threads;
+    const Team *team;
+    Flag flag[MOST_THREADS];
+} Call;
+
+typedef struct {
+    Call *call;
+    int me, of;
+    char *own;
+} Thread;
+
+static void wait_for_all(Thread *t) {
+    if (t->of == 1) return;
+    Flag *flag = t->call->flag;
+    int turn = __atomic_load_n(&flag[t->me].at, __ATOMIC_RELAXED) + 1;
+    __atomic_store_n(&flag[t->me].at, turn, __ATOMIC_RELEASE);
+    for (int k = 0; k < t->of; k++)
+        for (int spins = 0; (int)((unsigned)__atomic_load_n(&flag[k].at, __ATOMIC_ACQUIRE) - (unsigned)turn) < 0;)
+            if (++spins > 2000) sched_yield();
+            else PAUSE();
+}
+
+static i64 at_most(i64 a, i64 b) { return a < b ? a : b; }
+static i64 at_least(i64 a, i64 b) { return a > b ? a : b; }
+static i64 share(i64 n, int k, int of) { return n * k / of; }
+
+/* --- where values lie ------------------------------------------------------------------------- */
+
+static View look(const Thread *t, const Key *key, const Run *run, i64 local) {
+    const Call *c = t->call;
+    int place = key->place;
+    i64 row = run->row;
+    int parity = run->parity;
+    if (key->shift) {
+        row = key->shift < 0 ? run->before : run->after;
+        parity ^= 1;
+        if (row < 0) place = key->edge;
+    }
+    real *at = c->at[place] + c->size[key->col];
+    i64 down = c->down[place];
+    switch (c->sweep->place[place].kind) {
+    case PLACE_SERIES:
+    case PLACE_BUFFER: return (View){at + row * down, down};
+    case PLACE_BATCH:
+    case PLACE_STEP: return (View){at + run->batch * down, down};
+    case PLACE_ROLL: return (View){at + (parity * c->batch + run->batch) * down, down};
+    case PLACE_BLOCK:
+        at = (real *)(t->own + c->block_at) + c->block_offset[c->sweep->place[place].index];
+        return (View){at + c->size[key->col] + local * down, down};
+    default: return (View){at, 0};
+    }
+}
+
+/* --- one phase -------------------------------------------------------------------------------- */
+
+/* Rows a to b of a run, columns from c0 to c1 (c0 a multiple of NR). */
+static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i64 c0, i64 c1,
+                      i64 local) {
+    const Call *c = t->call;
+    const Sweep *s = c->sweep;
+    const i64 width = c->size[p->space];
+    c1 = at_most(c1, width);
+    const i64 rows = b - a;
+    if (rows <= 0 || (c0 >= c1 && !p->reduce_count)) return;
+    View *view = (View *)(t->own + c->keys_at);
+    for (int k = 0; k < p->key_count; k++) view[k] = look(t, s->key + p->keys + k, run, local);
+    real *sums = (real *)(t->own + c->sums_at);
+    for (int q = 0; q < p->reduce_count; q++) {
+        V zero = v_set(s->reduce[p->reduces + q].op == REDUCE_MAX ? -(real)__builtin_inf() : 0);
+        for (i64 r = 0; r < rows; r++) v_store(sums + (r * p->reduce_count + q) * LANES, zero);
+    }
+    if (!p->gemm_count) {
+        if (c0 < c1) p->body(view, 0, 0, 0, a, b, c0, c1, sums, c->size);
+    } else {
+        Stretch stretch[p->key_count + 1];
+        i64 stretches[p->gemm_count], first[p->gemm_count], used = 0;
+        for (int g = 0; g < p->gemm_count; g++) {
+            const Gemm *gemm = s->gemm + p->gemms + g;
+            first[g] = used;
+            for (int k = 0; k < gemm->operands; k++) {
+                const Key *key = s->key + gemm->keys + k;
+                View v = view[gemm->keys - p->keys + k];
+                i64 count = c->size[key->width];
+                Stretch *last = stretch + used - 1;
+                if (used > first[g] && last->at + last->count == v.at && last->row == v.row)
+                    last->count += count;
+                else
+                    stretch[used++] = (Stretch){v.at, v.row, count};
+            }
+            stretches[g] = used - first[g];
+        }
+        const i64 groups = (rows + MR - 1) / MR, p0 = c0 / NR, p1 = (c1 + NR - 1) / NR;
+        i64 wide = groups > 1 ? 1 : at_least(1, TILE / (p->tiles * at_most(rows, MR) * NR));
+        wide = at_most(wide, p1 - p0);
+        const i64 down = wide * NR, across = (groups > 1 ? MR : rows) * down;
+        real *tile = (real *)(t->own + c->tile_at);
+        for (i64 panel = p0; panel < p1; panel += wide) {
+            i64 r = a;
+            for (i64 group = 0; group < groups; group++) {
+                const i64 m = (b - r + groups - group - 1) / (groups - group);
+                int out = 0;
+                for (int g = 0; g < p->gemm_count; g++) {
+                    const Gemm *gemm = s->gemm + p->gemms + g;
+                    Stretch x[stretches[g] + 1];
+                    i64 depth = 0;
+                    for (i64 k = 0; k < stretches[g]; k++) {
+                        x[k] = stretch[first[g] + k];
+                        x[k].at += r * x[k].row;
+                        depth += x[k].count;
+                    }
+                    for (int o = 0; o < gemm->outs; o++, out++)
+                        for (i64 j = 0; j < at_most(wide, p1 - panel); j++) {
+                            i64 n = (panel + j) * gemm->outs + o;
+                            multiply_rows[m](x, stretches[g], c->packed[gemm->packed] + n * depth * NR,
+                                             gemm->ones ? c->added[gemm->packed] + n * NR : 0,
+                                             tile + out * across + j * NR, down);
+                        }
+                }
+                p->body(view, tile, across, down, r, r + m, panel * NR,
+                        at_most(c1, (panel + wide) * NR),
+                        sums + (r - a) * p->reduce_count * LANES, c->size);
+                r += m;
+            }
+        }
+    }
+    for (int q = 0; q < p->reduce_count; q++) {
+        View to = view[s->reduce[p->reduces + q].key];
+        for (i64 r = 0; r < rows; r++) {
+            V v = v_load(sums + (r * p->reduce_count + q) * LANES);
+            to.at[(a + r) * to.row] = s->reduce[p->reduces + q].op == REDUCE_MAX ? v_top(v) : v_sum(v);
+        }
+    }
+}
+
+/* A thread's columns of a space. */
+static void columns_of(const Thread *t, i64 width, i64 *c0, i64 *c1) {
+    i64 panels = (width + NR - 1) / NR;
+    *c0 = share(panels, t->me, t->of) * NR;
+    *c1 = at_most(width, share(panels, t->me + 1, t->of) * NR);
+}
+
+/* Phases on the runs of one step, or of an end of the sequences. */
+static void run_step(Thread *t, int first, int count, const Run *runs, i64 run_count, int alone) {
+    const Call *c = t->call;
+    const i64 b0 = share(c->batch, t->me, t->of), b1 = share(c->batch, t->me + 1, t->of);
+    for (int k = 0; k < count; k++) {
+        const Phase *p = c->sweep->phase + first + k;
+        i64 c0 = 0, c1 = c->size[p->space];
+        if (c->columns) columns_of(t, c1, &c0, &c1);
+        for (i64 n = 0; n < run_count; n++) {
+            const Run *run = runs + n;
+            i64 a = 0, b = run->count;
+            if (!c->columns) {
+                a = at_least(0, b0 - run->batch);
+                b = at_most(b, b1 - run->batch);
+            }
+            if (c0 < c1 || !c->columns) run_phase(t, p, run, a, b, c0, c1, 0);
+        }
+        if (c->columns && !alone) wait_for_all(t);
+    }
+}
+
+/* --- all rows at once ------------------------------------------------------------------------- */
+
+/* What the phases of a group need to know of a row: nothing, whether it is at an end, or its step. */
+static const Run *runs_of(const Call *c, const Group *g, i64 *count, Run *whole) {
+    int flags = 0;
+    for (int k = 0; k < g->count; k++) flags |= c->sweep->phase[g->first + k].flags;
+    if (flags & PHASE_STEPWISE || (flags & PHASE_SHIFTED && c->counts)) {
+        *count = c->first_run[c->steps];
+        return c->stepwise;
+    }
+    if (flags & PHASE_SHIFTED) {
+        *count = c->few_count;
+        return c->few;
+    }
+    *whole = (Run){c->rows, 0, 0, -1, -1, 0};
+    *count = 1;
+    return whole;
+}
+
+/* The first run with a row behind `row`, or at it. */
+static i64 first_reaching(const Run *runs, i64 count, i64 row) {
+    i64 low = 0, high = count;
+    while (low < high) {
+        i64 middle = (low + high) / 2;
+        if (runs[middle].row + runs[middle].count <= row) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+static void clear(Thread *t, const Phase *p, i64 c0, i64 c1) {
+    const Call *c = t->call;
+    for (int k = p->key_count - p->writes; k < p->key_count; k++) {
+        const Key *key = c->sweep->key + p->keys + k;
+        int batch = c->sweep->place[key->place].kind == PLACE_BATCH;
+        for (i64 r = 0; r < (batch ? c->batch : 1); r++)
+            for (i64 j = c0; j < c1; j++) c->at[key->place][r * c->down[key->place] + j] = 0;
+    }
+}
+
+static void run_group(Thread *t, const Group *g) {
+    const Call *c = t->call;
+    Run whole;
+    i64 count;
+    const Run *runs = runs_of(c, g, &count, &whole);
+    const Phase *phase = c->sweep->phase + g->first;
+    if (phase->flags & PHASE_COLUMNS) {
+        i64 c0, c1;
+        columns_of(t, c->size[phase->space], &c0, &c1);
+        if (phase->flags & PHASE_CLEARS) clear(t, phase, c0, c1);
+        for (i64 n = 0; n < count && c0 < c1; n++)
+            for (i64 r = 0; r < runs[n].count; r += ROW_BLOCK)
+                run_phase(t, phase, runs + n, r, at_most(runs[n].count, r + ROW_BLOCK), c0, c1, 0);
+        return;
+    }
+    const i64 from = share(c->rows, t->me, t->of), to = share(c->rows, t->me + 1, t->of);
+    i64 low = first_reaching(runs, count, from);
+    for (i64 r0 = from; r0 < to; r0 += ROW_BLOCK) {
+        const i64 r1 = at_most(to, r0 + ROW_BLOCK);
+        while (low < count && runs[low].row + runs[low].count <= r0) low++;
+        for (int k = 0; k < g->count; k++)
+            for (i64 n = low; n < count && runs[n].row < r1; n++) {
+                i64 a = at_least(0, r0 - runs[n].row), b = at_most(runs[n].count, r1 - runs[n].row);
+                run_phase(t, phase + k, runs + n, a, b, 0, c->size[phase[k].space],
+                          runs[n].row - r0);
+            }
+    }
+}
+
+/* --- sums over time --------------------------------------------------------------------------- */
+
+/* Copies columns c0 to c1 of rows k0 to k1 of all, `wide` numbers apart; zeros behind. */
+static void gather(Thread *t, const Key *key, const Run *runs, i64 count, i64 k0, i64 k1, i64 c0, i64 c1,
+                   real *to, i64 wide) {
+    if (k0 >= k1) return;
+    runs += first_reaching(runs, count, k0);
+    for (i64 k = k0; k < k1; runs++) {
+        View v = look(t, key, runs, 0);
+        for (; k < at_most(k1, runs->row + runs->count); k++, to += wide) {
+            const real *from = v.at + (k - runs->row) * v.row + c0;
+            if (c1 - c0 == MR) {
+                __builtin_memcpy(to, from, MR * sizeof(real));
+                continue;
+            }
+            i64 j = 0;
+            for (; j + LANES <= c1 - c0; j += LANES) v_store(to + j, v_load(from + j));
+            for (; j < c1 - c0; j++) to[j] = from[j];
+        }
+    }
+}
+
+static i64 padded(i64 n, i64 to) { return (n + to - 1) / to * to; }
+
+static i64 key_width(const Call *c, int key) {
+    return c->size[c->sweep->key[key].width];
+}
+
+/* The runs that a product over time sees: its operands may be read at other steps. */
+static const Run *time_runs(const Call *c, const TimeGemm *g, i64 *count) {
+    const int each = c->counts || g->stepwise;
+    *count = each ? c->first_run[c->steps] : c->few_count;
+    return each ? c->stepwise : c->few;
+}
+
+static void run_time(Thread *t, const TimeGemm *g) {
+    const Call *c = t->call;
+    const Sweep *s = c->sweep;
+    real *left = (real *)(t->own + c->left_at), *right = (real *)(t->own + c->right_at);
+    i64 count;
+    const Run *runs = time_runs(c, g, &count);
+    for (i64 k0 = 0; k0 == 0 || k0 < c->rows; k0 += KC) {
+        const i64 k1 = at_most(c->rows, k0 + KC), depth = k1 - k0;
+        real *panel = right;
+        for (int q = 0; q < g->right_count; q++) { /* operands across, in panels */
+            const Right *x = s->right + g->rights + q;
+            for (int k = 0; k < x->key_count; k++) {
+                const i64 width = key_width(c, x->keys + k);
+                for (i64 j = 0; j < width; j += NR, panel += KC * NR) {
+                    const i64 j1 = at_most(width, j + NR);
+                    if (j1 - j < NR) memset(panel, 0, (size_t)(depth * NR) * sizeof(real));
+                    gather(t, s->key + x->keys + k, runs, count, k0, k1, j, j1, panel, NR);
+                }
+            }
+        }
+        i64 tile = 0, tiles = 0;
+        for (int k = 0; k < g->left_count; k++) tiles += padded(key_width(c, g->left + k), MR) / MR;
+        const i64 low = share(tiles, t->me, t->of), high = share(tiles, t->me + 1, t->of);
+        for (int k = 0; k < g->left_count; k++) {
+            const i64 width = key_width(c, g->left + k);
+            for (i64 i = 0; i < width; i += MR, tile++) {
+                if (tile < low || tile >= high) continue;
+                const i64 i1 = at_most(width, i + MR);
+                if (i1 - i < MR) memset(left, 0, (size_t)(depth * MR) * sizeof(real));
+                gather(t, s->key + g->left + k, runs, count, k0, k1, i, i1, left, MR);
+                panel = right;
+                for (int q = 0; q < g->right_count; q++) {
+                    const Right *x = s->right + g->rights + q;
+                    const Out *o = s->out + x->outs + k;
+                    const i64 down = c->down[o->place];
+                    real *to = c->at[o->place] + (c->size[o->row] + i) * down;
+                    if (!x->key_count) { /* the sum over rows alone */
+                        real sum[MR];
+                        for (int m = 0; m < MR; m++) sum[m] = 0;
+                        for (i64 n = 0; n < depth; n++)
+                            for (int m = 0; m < MR; m++) sum[m] += left[n * MR + m];
+                        for (i64 m = 0; m < i1 - i; m++)
+                            to[m * down] = (k0 ? to[m * down] : 0) + sum[m];
+                        continue;
+                    }
+                    for (int n = 0; n < x->key_count; n++) {
+                        const i64 across = key_width(c, x->keys + n);
+                        for (i64 j = 0; j < across; j += NR, panel += KC * NR) {
+                            if (i1 - i == MR && across - j >= NR) {
+                                multiply_columns(left, depth, panel, to + j, down, k0 > 0);
+                                continue;
+                            }
+                            real *part = (real *)(t->own + c->tile_at);
+                            multiply_columns(left, depth, panel, part, NR, 0);
+                            for (i64 m = 0; m < i1 - i; m++)
+                                for (i64 l = 0; l < at_most(NR, across - j); l++) {
+                                    real *e = to + m * down + j + l;
+                                    *e = (k0 ? *e : 0) + part[m * NR + l];
+                                }
+                        }
+                        to += across;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* --- matrices --------------------------------------------------------------------------------- */
+
+static void pack_gemm(Thread *t, const Phase *p, const Gemm *g) {
+    const Call *c = t->call;
+    const Sweep *s = c->sweep;
+    const i64 width = c->size[p->space], panels = (width + NR - 1) / NR;
+    i64 depth = 0;
+    const int across = g->operands + g->ones;
+    for (int k = 0; k < g->operands; k++) depth += key_width(c, g->keys + k);
+    for (i64 n = t->me; n < panels * g->outs; n += t->of) {
+        const i64 panel = n / g->outs, wide = at_most(NR, width - panel * NR);
+        const Block *block = s->block + g->blocks + (n % g->outs) * across;
+        real *to = c->packed[g->packed] + n * depth * NR, *added = c->added[g->packed] + n * NR;
+        for (int j = 0; j < NR && g->ones; j++) added[j] = 0;
+        for (int k = 0; k < across; k++, block++) {
+            const Port *port = c->port + s->place[block->place].index;
+            i64 row = port->row, col = port->col;
+            const real *from = c->at[block->place] + c->size[block->row] * row + c->size[block->col] * col;
+            if (block->transposed) { i64 swap = row; row = col; col = swap; }
+            from += panel * NR * row;
+            if (k >= g->operands) {
+                for (i64 j = 0; j < wide; j++) added[j] += from[j * row];
+                continue;
+            }
+            i64 count = key_width(c, g->keys + k);
+            pack(from, row, col, count, wide, to);
+            to += count * NR;
+        }
+    }
+}
+
+static void pack_all(Thread *t) {
+    const Sweep *s = t->call->sweep;
+    unsigned char done[s->packed + 1];
+    memset(done, 0, sizeof done);
+    for (int k = 0; k < s->phases; k++)
+        for (int g = 0; g < s->phase[k].gemm_count; g++) {
+            const Gemm *gemm = s->gemm + s->phase[k].gemms + g;
+            if (!done[gemm->packed]) pack_gemm(t, s->phase + k, gemm);
+            done[gemm->packed] = 1;
+        }
+}
+
+/* --- the whole sweep -------------------------------------------------------------------------- */
+
+static void place_ports(Call *c) {
+    for (int k = 0; k < c->sweep->places; k++) {
+        const Place *p = c->sweep->place + k;
+        if (p->kind > PLACE_FIXED) continue;
+        const Port *port = c->port + p->index;
+        c->at[k] = port->at + c->group * port->group + c->size[p->col];
+        c->down[k] = port->row;
+    }
+}
+
+static void work(void *data) {
+    Call *c = data;
+    const Sweep *s = c->sweep;
+    Thread thread = {c, c->threads > 1 ? c->team->number() : 0, c->threads > 1 ? c->team->count() : 1, 0};
+    Thread *t = &thread;
+    t->own = c->own + t->me * c->own_size;
+    for (i64 group = 0; group < c->groups; group++) {
+        if (t->me == 0) {
+            c->group = group;
+            place_ports(c);
+        }
+        wait_for_all(t);
+        pack_all(t);
+        wait_for_all(t);
+        for (int k = 0; k < s->before_count; k++) {
+            run_group(t, s->before + k);
+            wait_for_all(t);
+        }
+        for (i64 n = 0; n < c->steps && s->loop_count; n++) {
+            i64 step = s->dir > 0 ? n : c->steps - 1 - n, run = c->first_run[step];
+            run_step(t, s->loop, s->loop_count, c->stepwise + run, c->first_run[step + 1] - run,
+                     c->one_runs);
+        }
+        wait_for_all(t);
+        for (int k = 0; k < s->after_count; k++) {
+            run_group(t, s->after + k);
+            wait_for_all(t);
+        }
+        run_step(t, s->first, s->first_count, c->ends[0], c->ends_count[0], 0);
+        run_step(t, s->last, s->last_count, c->ends[1], c->ends_count[1], 0);
+        for (int k = 0; k < s->time_count; k++) run_time(t, s->time + k);
+        wait_for_all(t);
+    }
+}
+
+/* Memory of a call, measured first and then handed out. */
+typedef struct {
+    char *at;
+    i64 used;
+} Arena;
+
+static void *take(Arena *a, i64 bytes) {
+    void *found = a->at ? a->at + a->used : 0;
+    a->used = padded(a->used + bytes, 64);
+    return found;
+}
+
+static i64 numbers(i64 n) { return n * (i64)sizeof(real); }
+
+static void find_runs(Call *c) {
+    i64 row = 0, run = 0;
+    for (i64 t = 0; t < c->steps; t++) {
+        i64 n = c->counts ? c->counts[t] : c->batch;
+        i64 next = t + 1 == c->steps ? 0 : c->counts ? c->counts[t + 1] : n;
+        i64 before = t ? c->offset[t - 1] : -1;
+        c->offset[t] = row;
+        c->first_run[t] = run;
+        if (next || !n) c->stepwise[run++] = (Run){next, row, 0, before, row + n, (int)(t & 1)};
+        if (next < n)
+            c->stepwise[run++] = (Run){n - next, row + next, next, before < 0 ? -1 : before + next, -1, (int)(t & 1)};
+        row += n;
+    }
+    c->offset[c->steps] = row;
+    c->first_run[c->steps] = run;
+    c->few_count = 0;
+    if (!c->counts && c->steps && c->batch) {
+        const i64 B = c->batch, last = row - B;
+        c->few[c->few_count++] = (Run){B, 0, 0, -1, c->steps > 1 ? B : -1, 0};
+        if (c->steps > 2) c->few[c->few_count++] = (Run){last - B, B, 0, 0, 2 * B, 0};
+        if (c->steps > 1) c->few[c->few_count++] = (Run){B, last, 0, last - B, -1, 0};
+    }
+    /* beyond the ends: what is read there lies a step later than the first one's, or earlier */
+    const i64 running = c->steps ? c->offset[1] : 0;
+    i64 *n = c->ends_count;
+    n[0] = n[1] = 0;
+    if (running) c->ends[0][n[0]++] = (Run){running, -1, 0, -1, 0, 1};
+    if (running < c->batch) c->ends[0][n[0]++] = (Run){c->batch - running, -1, running, -1, -1, 0};
+    i64 done = 0;
+    for (i64 t = c->steps - 1; t >= 0; t--) {
+        i64 count = c->offset[t + 1] - c->offset[t];
+        if (count > done) {
+            c->ends[1][n[1]++] = (Run){count - done, -1, done, c->offset[t] + done, -1, (int)(~t & 1)};
+            done = count;
+        }
+    }
+    if (done < c->batch) c->ends[1][n[1]++] = (Run){c->batch - done, -1, done, -1, -1, 0};
+}
+
+static void lay_out(Call *c, Arena *a) {
+    const Sweep *s = c->sweep;
+    c->offset = take(a, (c->steps + 1) * (i64)sizeof(i64));
+    c->first_run = take(a, (c->steps + 1) * (i64)sizeof(i64));
+    i64 ragged = c->counts ? at_most(c->batch, c->steps) : 0;
+    c->stepwise = take(a, (c->steps + ragged + 1) * (i64)sizeof(Run));
+    c->ends[0] = take(a, 2 * (i64)sizeof(Run));
+    c->ends[1] = take(a, (ragged + 2) * (i64)sizeof(Run));
+    c->at = take(a, s->places * (i64)sizeof(real *));
+    c->down = take(a, s->places * (i64)sizeof(i64));
+    c->packed = take(a, s->packed * (i64)sizeof(real *));
+    c->added = take(a, s->packed * (i64)sizeof(real *));
+    c->block_offset = take(a, s->buffers * (i64)sizeof(i64));
+    i64 block = 0, most_keys = 1, most_tiles = 1, most_sums = 0, panels = 0;
+    real *number_row[s->numbers + 1], *buffer[s->buffers + 1];
+    for (int k = 0; k < s->numbers; k++) {
+        i64 width = c->size[s->number_width[k]];
+        number_row[k] = take(a, numbers(width));
+        for (i64 j = 0; j < width && a->at; j++) number_row[k][j] = (real)s->number[k];
+    }
+    for (int k = 0; k < s->buffers; k++) {
+        i64 width = c->size[s->buffer[k]], rows = c->rows;
+        buffer[k] = 0;
+        switch (s->buffer_kind[k]) {
+        case PLACE_BLOCK:
+            if (a->at) c->block_offset[k] = block;
+            block += padded(width * ROW_BLOCK, LANES);
+            continue;
+        case PLACE_ROLL: rows = 2 * c->batch; break;
+        case PLACE_STEP: rows = c->batch; break;
+        default: break;
+        }
+        buffer[k] = take(a, numbers(width * rows));
+    }
+    for (int k = 0; k < s->places && a->at; k++) {
+        const Place *p = s->place + k;
+        c->down[k] = 0;
+        if (p->kind == PLACE_NUMBER) c->at[k] = number_row[p->index];
+        if (p->kind < PLACE_BUFFER) continue;
+        c->at[k] = buffer[p->index] ? buffer[p->index] + c->size[p->col] : 0;
+        c->down[k] = c->size[s->buffer[p->index]];
+    }
+    unsigned char done[s->packed + 1];
+    memset(done, 0, sizeof done);
+    for (int k = 0; k < s->phases; k++) {
+        const Phase *p = s->phase + k;
+        most_keys = at_least(most_keys, p->key_count);
+        most_tiles = at_least(most_tiles, p->tiles);
+        most_sums = at_least(most_sums, p->reduce_count);
+        for (int g = 0; g < p->gemm_count; g++) {
+            const Gemm *gemm = s->gemm + p->gemms + g;
+            if (done[gemm->packed]) continue;
+            done[gemm->packed] = 1;
+            i64 depth = 0, outs = padded(c->size[p->space], NR) * gemm->outs;
+            for (int n = 0; n < gemm->operands; n++) depth += key_width(c, gemm->keys + n);
+            real *packed = take(a, numbers(outs * depth)), *added = take(a, numbers(outs));
+            if (a->at) c->packed[gemm->packed] = packed, c->added[gemm->packed] = added;
+        }
+    }
+    for (int k = 0; k < s->time_count; k++) {
+        const TimeGemm *g = s->time + k;
+        i64 wide = 0;
+        for (int q = 0; q < g->right_count; q++)
+            for (int n = 0; n < s->right[g->rights + q].key_count; n++)
+                wide += padded(key_width(c, s->right[g->rights + q].keys + n), NR);
+        panels = at_least(panels, wide * KC);
+    }
+    Arena own = {0, 0};
+    c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * MR * NR) * 2));
+    c->block_at = own.used, take(&own, numbers(block));
+    c->sums_at = own.used, take(&own, numbers(most_sums * LANES * at_least(c->batch, ROW_BLOCK)));
+    c->left_at = own.used, take(&own, numbers(s->time_count ? MR * KC : 0));
+    c->right_at = own.used, take(&own, numbers(panels));
+    c->keys_at = own.used, take(&own, most_keys * (i64)sizeof(View));
+    c->own_size = padded(own.used, 4096);
+    c->own = take(a, c->own_size * c->threads);
+}
+
+/* How threads share the loop: by sequences, or (few of them, or large matrices) by columns. */
+static void divide(Call *c) {
+    const Sweep *s = c->sweep;
+    i64 bytes = 0, widest = 0;
+    int reduces = 0, wide = 0;
+    for (int k = s->loop; k < s->loop + s->loop_count; k++) {
+        const Phase *p = s->phase + k;
+        reduces |= p->reduce_count;
+        wide |= p->gemm_count || p->flags & PHASE_WIDE;
+        widest = at_least(widest, c->size[p->space]);
+        for (int g = 0; g < p->gemm_count; g++) {
+            const Gemm *gemm = s->gemm + p->gemms + g;
+            for (int n = 0; n < gemm->operands; n++)
+                bytes += numbers(key_width(c, gemm->keys + n) * c->size[p->space] * gemm->outs);
+        }
+    }
+    for (int k = s->first; k < s->last + s->last_count; k++) reduces |= s->phase[k].reduce_count;
+    c->one_runs = !wide;
+    c->columns = !reduces && widest > NR && (c->batch < 4 * MR || bytes > CACHE);
+}
+
+__attribute__((visibility("default"))) int bptt_run(const Sweep *s, const i64 *n, real *const *at,
+                                                    const i64 *strides, i64 groups,
+                                                    i64 steps, i64 batch,
+                                                    const i64 *counts, int threads,
+                                                    const Team *team) {
+    i64 size[s->sizes + 1];
+    s->measure(n, size);
+    Port port[s->ports + 1];
+    for (int k = 0; k < s->ports; k++, strides += 3)
+        port[k] = (Port){at[k], strides[0], strides[1], strides[2]};
+    Call call = {.sweep = s, .port = port, .size = size, .groups = groups, .steps = steps,
+                 .batch = batch, .counts = counts, .team = team};
+    call.rows = steps * batch;
+    if (counts) {
+        call.rows = 0;
+        for (i64 t = 0; t < steps; t++) call.rows += counts[t];
+    }
+    call.threads = (int)at_least(1, at_most(threads, MOST_THREADS));
+    Arena arena = {0, 0};
+    lay_out(&call, &arena);
+    char *memory = malloc((size_t)arena.used + 64);
+    if (!memory) return 1;
+#ifdef BPTT_POISON
+    memset(memory, 0xff, (size_t)arena.used + 64);
+#endif
+    arena = (Arena){memory + (64 - (uintptr_t)memory % 64) % 64, 0};
+    lay_out(&call, &arena);
+    find_runs(&call);
+    divide(&call);
+    if (call.threads == 1) work(&call);
+    else team->parallel(work, &call, (unsigned)call.threads, 0);
+    free(memory);
+    return 0;
+}

@@ -1,0 +1,128 @@
+/* What the printed part of a translation unit and the driver (loop.c) say to each other.
+ *
+ * A sweep's values lie in rows: a series has one for each step and sequence, step by step. Its
+ * tables name places (where a value lies), keys (a place, read at a step's own rows or at those of
+ * the step before or after) and phases (products, then an elementwise body on their results).
+ */
+#ifndef BPTT_LOOP_H
+#define BPTT_LOOP_H
+
+#include "maths.h"
+
+typedef int64_t i64;
+#define INL static inline __attribute__((always_inline, unused))
+
+/* What the caller hands over: the first element, and strides in elements. */
+typedef struct {
+    real *at;
+    i64 row, col, group;
+} Port;
+
+enum {            /* what a row of a place is counted by */
+    PLACE_SERIES, /* a port: the row of the series */
+    PLACE_BATCH,  /* a port: the sequence */
+    PLACE_FIXED,  /* a port without rows: a parameter, or a value without time */
+    PLACE_NUMBER, /* a row of one number */
+    PLACE_BUFFER, /* memory of this call: the row of the series */
+    PLACE_ROLL,   /* the last two steps: parity and sequence */
+    PLACE_STEP,   /* within the loop: the sequence */
+    PLACE_BLOCK,  /* elsewhere: the row within a thread's block */
+};
+
+typedef struct {
+    int kind, index; /* of the port, number, buffer */
+    int width, col;  /* its width, and the column where it begins, as sizes */
+} Place;
+
+/* A place as a phase reads it: at `shift` steps later, or, beyond the sequence, `edge`. */
+typedef struct {
+    int place, shift, edge, col, width;
+} Key;
+
+/* Rows of a value: row r, column c is at[r * row + c]. */
+typedef struct {
+    real *at;
+    i64 row;
+} View;
+
+/* A rectangle of a constant matrix, transposed on use where said. */
+typedef struct {
+    int place, transposed, row, rows, col, cols;
+} Block;
+
+/* Columns c to c + LANES of a value that has `length` of them, and zeros beside it (n: how many
+ * lanes count). */
+INL V v_piece(int n, const real *p, i64 c, i64 length) {
+    if (n == LANES && c >= 0 && c + LANES <= length) return v_load(p + c);
+    V v = v_set(0);
+    for (int k = 0; k < n; k++)
+        if (c + k >= 0 && c + k < length) v[k] = p[c + k];
+    return v;
+}
+
+/* Outputs side by side = a packed matrix times operands side by side (`ones`: the number 1). */
+typedef struct {
+    int outs, operands, keys, ones, blocks, packed;
+} Gemm;
+
+/* The body of a phase on rows r0 to r1 and columns c0 to c1 (`tile`: the products, row by row). */
+typedef void Body(const View *view, const real *tile, i64 across, i64 down, i64 r0, i64 r1, i64 c0,
+                  i64 c1, real *sums, const i64 *size);
+
+enum { REDUCE_SUM, REDUCE_MAX };
+enum {
+    PHASE_SHIFTED = 1, /* reads steps beside its own */
+    PHASE_STEPWISE = 2, /* reads or writes what there is one of a sequence */
+    PHASE_COLUMNS = 4, /* adds up over rows: threads divide the columns */
+    PHASE_WIDE = 8,    /* reads whole rows of what the phase before has made */
+    PHASE_CLEARS = 16, /* what it writes begins at zero */
+};
+
+typedef struct {
+    int space, gemms, gemm_count, tiles, keys, key_count, reduces, reduce_count, writes, flags;
+    Body *body;
+} Phase;
+
+typedef struct {
+    int op, key;
+} Reduction;
+
+typedef struct { /* phases that a block of rows goes through one after the other */
+    int first, count;
+} Group;
+
+/* d(outs) += concat(left)^T concat(right) over all rows; `right` of no columns: a sum over rows */
+typedef struct {
+    int left, left_count, rights, right_count, stepwise;
+} TimeGemm;
+
+typedef struct {
+    int keys, key_count, outs; /* outs: a place for each of the left */
+} Right;
+
+typedef struct {
+    int place, row; /* of a matrix that a time-gemm fills: its first row there, as a size */
+} Out;
+
+typedef struct {
+    int dir, sizes, ports, places, buffers, keys, phases, reduces, gemms, packed, numbers;
+    void (*measure)(const i64 *n, i64 *size);
+    const Place *place;
+    const int *buffer; /* the width of each buffer, as sizes */
+    const int *buffer_kind;
+    const double *number;
+    const int *number_width;
+    const Key *key;
+    const Phase *phase;
+    const Reduction *reduce;
+    const Gemm *gemm;
+    const Block *block;
+    const Group *before, *after;
+    int before_count, after_count, loop, loop_count, first, first_count, last, last_count;
+    const TimeGemm *time;
+    int time_count;
+    const Right *right;
+    const Out *out;
+} Sweep;
+
+#endif

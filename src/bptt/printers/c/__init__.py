@@ -1,0 +1,10 @@
+"""A Plan in C: phase bodies on vectors, and the tables that the driver of backends/cpu walks."""
+
+from bptt.printers.c.tables import Printed, Tables
+
+__all__ = ["Printed", "print_c"]
+
+
+def print_c(plan) -> Printed:
+    """The translation unit of `plan`."""
+    return Tables(plan).printed()
