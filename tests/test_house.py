@@ -44,8 +44,10 @@ FLOORS = {
 # On one floor, besides: a task trains layers, a command runs tasks.
 NEIGHBOURS = {"bench": {"nn"}, "tasks": {"nn"}, "cli": {"nn", "bench", "tasks"}}
 # Each language (a file or folder in printers/) and each backend (a folder) is one of a kind and
-# imports none of the others. What languages share: the walk, and the layout for people.
+# imports none of the others. What languages share: the walk, and the layout for people. What
+# backends share: the check of rows that numbers choose.
 COMMON = {
+    "backends.rows",
     "printers.expr",
     "printers.people",
     "printers.people.layout",
@@ -99,7 +101,7 @@ LAZILY = {
     "backends": {"torch", "triton"},
     "proof": {"torch"},
     "cell": {"torch"},
-    "bench": {"torch"},
+    "bench": {"torch", "rich"},
     "cli": {"numpy", "torch", "rich"},
 }
 

@@ -63,6 +63,16 @@ AWAY_FROM_KINKS = 1e-7
 # Or when a value grows to more than this: then its derivatives do by powers of it.
 TAME = 30.0
 
+# A function of the compiled engine's vector maths against the truth, in units in the last place of
+# a normal result: the promise of docs/accuracy.md, which has what was measured.
+ULPS = 4
+# How far another compiler may be from what was measured there: it may join other products and sums
+# into one rounding, half a unit each time.
+ULPS_OTHERWISE = 0.5
+# A coefficient of theirs that is wrong by this part must be caught. That of a term which is a tenth
+# of the result shows in float32, whose unit is 1e-7, from some 1e-5 on.
+COEFFICIENT = {"float64": 1e-6, "float32": 1e-4}
+
 # --- worked examples ------------------------------------------------------------------------------
 
 # The numbers of a worked example against torch's, of size 1: some tens of roundings of 1e-16 would

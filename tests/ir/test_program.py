@@ -176,6 +176,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         lines(("S", SUM, ops.neg(node("outer", at("x"), at("x"))))),
         r"computes a matrix at every step \(neg\)|\(outer\)",
     ),
+    "a row put in place at a step": (
+        step(ops.put_row(at("x"), at("k", 0, ()), "V")),
+        r"computes a matrix at every step \(put_row\)",
+    ),
+    "the number of a row computed": (
+        step(ops.row(at("W", 0, M), node("sum", at("x")))),
+        "`y` computes the number of a row",
+    ),
+    "the number of a row from another line": (
+        lines(
+            ("n", STEP, node("sum", at("x"))),
+            ("z", STEP, ops.row(at("W", 0, M), at("n", 0, ()))),
+        ),
+        "`z` computes the number of a row",
+    ),
     "a value read in another size": (step(at("x", 0, ("X",))), "`x` in `y` has dims"),
     "a name read in another size": (
         lines(Y, ("z", STEP, at("y", 0, ("X",)))),

@@ -36,6 +36,8 @@ SAMPLES: dict[str, Node] = {
     "concat": ops.concat(A, S),
     "block": ops.block(A, (0, 1)),
     "embed": node("embed", A, attr=((0, (("H", 2),)),)),
+    "row": ops.row(W, S),
+    "put_row": ops.put_row(X, S, "H"),
     "call": node("call", A, attr=("f", 1)),
     "call_vector": node("call_vector", A, attr=("F",)),
     "call_pull": node("call_pull", A, B, attr=("F",)),

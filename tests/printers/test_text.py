@@ -196,6 +196,8 @@ def spelled(root: Node) -> str:
         (ops.eye("H"), "eye(H)"),
         (ops.transpose(ops.lower("H")), "lower(H).T"),
         (ops.each("H", 3), "each(H, 3)"),
+        (ops.row(A, k), "row(A, k)"),
+        (ops.put_row(a, k, "V"), "put_row(a, k, V)"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -219,6 +221,7 @@ def test_every_op_has_a_spelling() -> None:
         "T",
         "fill",
     }
+    special |= {"row", "put_row"}
     special |= {"block", "embed", "call", "call_vector", "call_pull", "call_scalar", "call_slope"}
     plain = {op for op in OPS if op not in special}
     for op in plain:

@@ -204,6 +204,36 @@ def test_judging_reads_contiguous_streams_with_their_state_carried() -> None:
         assert model.training
 
 
+def test_characters_are_read_by_a_table_where_that_is_less_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A window is, and gives what its embedded characters do; a character alone is embedded."""
+    torch.manual_seed(0)
+    model = CharModel("lstm", 7, replace(SMALL, dropout=0.0)).double()
+    names = {"embedding.weight", "head.weight", "head.bias"}
+    names |= {
+        f"recurrent.{kind}_{gate}_l{k}" for kind in "WUb" for gate in "ifgo" for k in range(2)
+    }
+    assert set(model.state_dict()) == names  # those of the checkpoints there are
+    codes = torch.randint(0, 7, (9, 5))
+    found, (h, c) = model(codes)
+    plain, last = model.recurrent(model.embedding(codes))
+    true = model.head(plain)
+    for a, b in ((found, true), (h, last[0]), (c, last[1])):
+        assert (a - b).abs().max() <= BACKEND["float64"]
+    leaves = list(model.parameters())
+    ours = torch.autograd.grad(found.square().sum(), leaves)
+    theirs = torch.autograd.grad(true.square().sum(), leaves)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).abs().max() <= BACKEND["float64"] * max(1.0, b.abs().max().item())
+    monkeypatch.setattr(
+        model.embedding, "forward", lambda codes: pytest.fail(f"{codes.numel()} were embedded")
+    )
+    model(codes)
+    with pytest.raises(pytest.fail.Exception, match="1 were embedded"):
+        model(codes[:1, :1])
+
+
 def test_a_renewed_stream_is_as_before_a_first_step() -> None:
     torch.manual_seed(1)
     model = CharModel("lstm", 7, replace(SMALL, dropout=0.0))

@@ -32,7 +32,8 @@ def check_rows(
         if 0 in a.shape:
             continue
         low, high = float(a.min()), float(a.max())
-        if not (0 <= low and high < rows and bool((a % 1 == 0).all())):
+        # asked this way round, NaN is refused
+        if not (low >= 0 and high < rows and bool((a % 1 == 0).all())):
             raise UserError(
                 f"`{name}` has numbers from {low:g} to {high:g}, and chooses one of {rows} rows",
                 help=f"tokens are whole numbers from 0 to {rows - 1}",

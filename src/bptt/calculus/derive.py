@@ -19,7 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bptt.calculus.rewrites import Names, addends, lower, with_sizes
-from bptt.ir.ops import const, fill, pullback, ref, total
+from bptt.ir.dims import Dim
+from bptt.ir.ops import const, fill, pullback, put_row, ref, total
 from bptt.ir.ports import At, Port, edge_at, inputs
 from bptt.ir.program import (
     MACHINE,
@@ -245,8 +246,11 @@ class _Adjoint:
         if not terms:
             return
         alone = name not in self.kinds and not self.once[name]
-        if terms[0].dims == () or len(terms[0].dims) == 1:
+        rows = _rows_together(terms)
+        terms = [t for t in terms if t.op != "put_row"]
+        if terms and len(terms[0].dims) < 2:
             terms = [total(terms)]
+        terms += rows
         spread = any(t.op == "fill" for t in terms if len(t.dims) == 2)
         if alone and len(terms) == 1 and not spread and not self.read_by_once(name):
             self.gradients[name] = self.assign_sum("d_" + name, terms[0], name)
@@ -301,6 +305,15 @@ class _Adjoint:
                 args = tuple(self.flipped[a] for a in n.args)
                 self.flipped[n] = intern(n.op, args, n.attr, n.dims)
         return self.flipped[root]
+
+
+def _rows_together(terms: Iterable[Node]) -> list[Node]:
+    """The terms that are rows of a table: of those with one number, the sum, put there once."""
+    found: dict[tuple[Node, Dim], list[Node]] = {}
+    for t in terms:
+        if t.op == "put_row":
+            found.setdefault((t.args[1], t.attr[0]), []).append(t.args[0])
+    return [put_row(total(some), k, rows) for (k, rows), some in found.items()]
 
 
 def values_read(p: Program, equations: list[Equation], also: set[str]) -> list[Value]:

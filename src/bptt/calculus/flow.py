@@ -137,8 +137,9 @@ def _constants(f: Flow) -> Flow:
         if n in fixed and _worth_naming(n):
             return name_it(n)
         again = n in moving or n in outers
+        part = n.op == "row" and n.args[0].op == "block"  # a table lies in memory as it is read
         new = tuple(
-            name_it(a) if again and a not in moving and _worth_naming(a) else b
+            name_it(a) if again and a not in moving and (part or _worth_naming(a)) else b
             for a, b in zip(n.args, args, strict=True)
         )
         return None if new == args else node(n.op, *new, attr=n.attr)

@@ -30,9 +30,9 @@ def block_of(matrix: Node) -> Block:
 
 
 def is_leaf(n: Node) -> bool:
-    """What needs no computing: references and slices of them, numbers, constant matrices."""
+    """What needs no computing: references, slices, rows of a table, numbers, constant matrices."""
     if n.op in ("ref", "const", "size"):
         return True
     if n.op == "block" and n.args[0].op == "ref":
         return True
-    return n is ONE or (n.op in ("T", "block") and len(n.dims) == 2)
+    return n is ONE or n.op == "row" or (n.op in ("T", "block") and len(n.dims) == 2)

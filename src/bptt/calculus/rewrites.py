@@ -13,6 +13,7 @@ from bptt.ir.program import (
     Kind,
     Node,
     Program,
+    Role,
     Value,
     refs,
     walk,
@@ -221,3 +222,64 @@ def layer(p: Program) -> Program:
     states = tuple(s.name for s in p.states)
     part = sliced(p, (*p.outputs, *states))
     return replace(part, outputs=p.outputs)
+
+
+def values_of(p: Program, names: Container[str]) -> list[Value]:
+    """Those of p's assigned names, as what another sweep is given."""
+    return [
+        Value(e.name, e.rhs.dims, Role.GIVEN if e.kind is Kind.STEP else Role.PARAM)
+        for e in p.equations
+        if e.name in names
+    ]
+
+
+def cut(p: Program, also: Iterable[str] = (), *, reverse: bool = False) -> Program:
+    """`p` without its recurrence: its states, and the names in `also`, are given to it.
+
+    A step then needs no other step, so every order is as good: with `reverse` it runs the other
+    way and its lags, which count in the running order, are negated. It emits nothing, and of the
+    outputs has those that it still computes.
+    """
+    given = {*also, *(s.name for s in p.states)}
+
+    def change(n: Node, _: tuple[Node, ...]) -> Node | None:
+        if not reverse or n.op != "ref" or not n.attr[1]:
+            return None
+        return ref(n.attr[0], -n.attr[1], n.dims)
+
+    equations = tuple(
+        replace(e, rhs=rebuild(e.rhs, change)) for e in p.equations if e.name not in given
+    )
+    return Program(
+        dir=-p.dir if reverse else p.dir,
+        values=(*p.values, *values_of(p, given)),
+        equations=equations,
+        states=(),
+        outputs=tuple(name for name in p.outputs if name not in given),
+        loss=None if p.loss in given else p.loss,
+    )
+
+
+def joined(source: Program, p: Program) -> Program:
+    """`p`, computing itself what it was given of the names that `source` assigns.
+
+    `source` has no recurrence and runs p's way; what a name is there, it is in `p`.
+    """
+    assert source.dir == p.dir
+    assert not source.states
+    by_name = {e.name: e for e in source.equations}
+    wanted: set[str] = set()
+    stack = [v.name for v in p.values]
+    while stack:
+        name = stack.pop()
+        if name in by_name and name not in wanted:
+            wanted.add(name)
+            stack += [found for found, _ in refs(by_name[name].rhs)]
+    if not wanted:
+        return p
+    equations = tuple(e for e in source.equations if e.name in wanted)
+    read = {name for name, _ in refs(*(e.rhs for e in equations))}
+    own = tuple(v for v in p.values if v.name not in wanted)
+    held = {v.name for v in own}
+    more = tuple(v for v in source.values if v.name in read and v.name not in held)
+    return replace(p, values=(*own, *more), equations=(*equations, *p.equations))

@@ -24,6 +24,7 @@ from bptt.ir.ops import (
     neg,
     node,
     number,
+    row,
     sub,
     summed,
     total,
@@ -193,6 +194,9 @@ def _slice(a: Node, spans: tuple[tuple[Dim, Dim], ...]) -> Node:
             return block(a.args[0], *moved)
         case "concat" | "embed" if len(a.dims) == 1:
             return _slice_concat(_as_concat(a), spans[0])
+        case "row":
+            table, k = a.args
+            return row(_slice(table, ((0, table.dims[0]), *spans)), k)
         case _ if OPS[a.op].elementwise:
             return node(a.op, *(_slice(x, spans) for x in a.args), attr=a.attr)
         case _:

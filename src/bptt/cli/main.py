@@ -21,6 +21,8 @@ VERBS = {
     "show": "The text of a cell, verbatim.",
     "train": "Train a character-level language model.",
     "sample": "Let a trained model write.",
+    "bench": "How fast layers run here, beside others.",
+    "doctor": "What runs cells on this machine, and how.",
 }
 CANNOT = 2  # exit status where something cannot be read or done as asked
 

@@ -38,7 +38,7 @@ class Op:
     sizes: Callable[..., Dims]
     meaning: Callable[..., Array]  # (*arrays), or (node, sizes, *arrays) where `sized`
     vjp: Callable[..., Terms]
-    jvp: Callable[..., Node] | None = None
+    jvp: Callable[..., Node | None] | None = None
     elementwise: bool = False
     sized: bool = False
     domain: Domain = (-2.0, 2.0)  # where the op's own test draws its arguments
@@ -226,6 +226,16 @@ def concat(*args: Node) -> Node:
     return node("concat", *args)
 
 
+def row(table: Node, k: Node) -> Node:
+    """Row number k, counted from 0, of a matrix; element number k of a vector."""
+    return node("row", table, k)
+
+
+def put_row(a: Node, k: Node, rows: Dim) -> Node:
+    """Zeros with `rows` rows, whose row number k is `a`: the dual of `row`."""
+    return node("put_row", a, k, attr=(rows,))
+
+
 # --- size rules ---------------------------------------------------------------------------------
 
 
@@ -292,6 +302,18 @@ def _embed_sizes(attr: tuple[tuple[Dim, Dim], ...], a: Dims) -> Dims:
     if len(attr) != len(a):
         raise SizeError(f"embed of {show_dims(a)}")
     return tuple(whole for _, whole in attr)
+
+
+def _row_sizes(attr: Any, table: Dims, k: Dims) -> Dims:
+    if not table or k:
+        raise SizeError(f"row {show_dims(k)} of {show_dims(table)}")
+    return table[1:]
+
+
+def _put_row_sizes(attr: tuple[Dim], a: Dims, k: Dims) -> Dims:
+    if len(a) > 1 or k:
+        raise SizeError(f"{show_dims(a)} as row {show_dims(k)}")
+    return (*attr, *a)
 
 
 # --- meanings -----------------------------------------------------------------------------------
@@ -377,6 +399,26 @@ def _embed(n: Node, sizes: Mapping[str, int], a: Array) -> Array:
     return whole
 
 
+def _nearest(k: Array, rows: int) -> int:
+    """The number of a row. A checker moves k a little: which row it means stays the same."""
+    found = int(np.rint(_real(k)))
+    if not 0 <= found < rows:
+        raise UserError(f"there is no row {found} in a table of {rows}")
+    return found
+
+
+def _row(table: Array, k: Array) -> Array:
+    return k * table[0] if np.isnan(k) else table[_nearest(k, len(table))]
+
+
+def _put_row(n: Node, sizes: Mapping[str, int], a: Array, k: Array) -> Array:
+    whole = np.zeros(shape_of(n.dims, sizes), dtype=np.asarray(a).dtype)
+    if np.isnan(k):
+        return whole + k
+    whole[_nearest(k, len(whole))] = a
+    return whole
+
+
 def _pattern(n: Node, sizes: Mapping[str, int]) -> Array:
     kind, size = n.attr[0], size_of(n.attr[1], sizes)
     if kind == "lower":
@@ -441,6 +483,15 @@ def _d_block(g: Node, y: Node, a: Node, *, n: Node) -> Terms:
 
 def _d_embed(g: Node, y: Node, a: Node, *, n: Node) -> Terms:
     return (block(g, *((s, d) for (s, _), d in zip(n.attr, a.dims, strict=True))),)
+
+
+def _d_row(g: Node, y: Node, table: Node, k: Node) -> Terms:
+    return put_row(g, k, table.dims[0]), None
+
+
+def _t_row(n: Node, y: Node, t: Node | None, tk: Node | None) -> Node | None:
+    """Which row it is does not move."""
+    return None if t is None else node(n.op, t, n.args[1], attr=n.attr)
 
 
 def _d_pow(g: Node, y: Node, a: Node, *, n: Node) -> Terms:
@@ -619,6 +670,17 @@ OPS: dict[str, Op] = {
         1, _block_sizes, lambda n, s, a: a[_spans(n.attr, s)], _d_block, _t_linear, sized=True
     ),
     "embed": Op(1, _embed_sizes, _embed, _d_embed, _t_linear, sized=True),
+    # a row that a whole number chooses, and a row in its place: no derivative by the number
+    "row": Op(2, _row_sizes, _row, _d_row, _t_row, domain=(0.0, 2.0)),
+    "put_row": Op(
+        2,
+        _put_row_sizes,
+        _put_row,
+        lambda g, y, a, k: (row(g, k), None),
+        _t_row,
+        sized=True,
+        domain=(0.0, 2.0),
+    ),
     "softmax": Op(1, _rank(1), _softmax, _d_softmax, _t_softmax),
     "log_softmax": Op(1, _rank(1), _log_softmax, _d_log_softmax, _t_log_softmax),
     "row_max": Op(

@@ -3,7 +3,8 @@
 A Plan has four lists of phases of one type. `before`, `edge` and `after` run on all rows of a
 window at once (T*B rows; `edge` on B rows, once, behind the loop), `loop` on the B rows of one
 step. Names in a Plan stand for series or, inside one region, for scratch; every Node in it is
-elementwise over names, except the operands of Gemms and `concat`, `block` of names.
+elementwise over names, except the operands of Gemms and `concat`, `block` of names, and `row` of
+a constant table whose number a series has.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Accum:
-    """`name` += the sum over rows of `of`, elementwise over series."""
+    """`name` += the sum over rows of `of`, elementwise over series.
+
+    Where `of` is `put_row(v, k)`, `name` has rows itself: its row k[t] gets v[t] added.
+    """
 
     name: str
     of: Node

@@ -9,7 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from bptt.ir.program import Kind, Program, Role, refs
+from bptt.ir.dims import Dim
+from bptt.ir.program import Kind, Program, Role, refs, walk
 
 
 class At(Enum):
@@ -47,6 +48,16 @@ def lags(p: Program) -> dict[str, set[int]]:
     found: dict[str, set[int]] = {}
     for name, lag in refs(*(e.rhs for e in p.equations)):
         found.setdefault(name, set()).add(lag)
+    return found
+
+
+def row_numbers(p: Program) -> dict[str, list[Dim]]:
+    """The values that choose rows of tables, each with the sizes of those tables."""
+    found: dict[str, list[Dim]] = {}
+    for n in walk(*(e.rhs for e in p.equations)):
+        if n.op in ("row", "put_row"):
+            rows = n.args[0].dims[0] if n.op == "row" else n.attr[0]
+            found.setdefault(n.args[1].attr[0], []).append(rows)
     return found
 
 

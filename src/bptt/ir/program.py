@@ -237,9 +237,13 @@ def _validate(p: Program) -> None:
         for node in walk(e.rhs):
             if len(node.dims) == 2 and e.kind is not Kind.ONCE:
                 held = node.op in ("ref", "T", "block", "pattern") or (
-                    node.op == "outer" and e.kind is Kind.SUM and node is e.rhs
+                    node.op in ("outer", "put_row") and e.kind is Kind.SUM and node is e.rhs
                 )
                 assert held, f"`{e.name}` computes a matrix at every step ({node.op})"
+            if node.op in ("row", "put_row"):
+                chosen = node.args[1]
+                by_value = chosen.op == "ref" and chosen.attr[0] in values
+                assert by_value, f"`{e.name}` computes the number of a row"
             if node.op != "ref":
                 continue
             name, lag = node.attr

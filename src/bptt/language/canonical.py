@@ -29,11 +29,12 @@ _BINARY: dict[str, Callable[[Node, Node], Node]] = {
 _BESIDE = ("max", "min", "prefer", "same")
 _PLAIN = (
     "tanh sin cos exp log sqrt softplus logsigmoid softsign relu abs sign sigmoid positive outer"
-    " concat softmax log_softmax sum"
+    " concat row softmax log_softmax sum"
 ).split()
 # The first of these arguments that is a value, where not all are: the others are sizes and names.
 _SIZED = ("size", "fill", "block", "embed")
 _PATTERNS = {"eye": ops.eye, "lower": ops.lower}
+_PLACED = "put_row"  # two values, then a size
 _UNSPECIFIED = {"pull": 1, "slope": 2}
 
 
@@ -156,6 +157,8 @@ class _Reader:
             return ops.each(to_dim(e.args[0]), _whole(e.args[1], MOST_TIMES + 1))
         if name in _SIZED:
             return self.sized(e, args)
+        if name == _PLACED and len(e.args) == 3:
+            return node("put_row", *args, attr=(to_dim(e.args[2]),))
         if name in _BESIDE and len(args) == 2:
             dims = max((a.dims for a in args), key=len)
             return node(name, *(ops.fill(a, dims) if not a.dims else a for a in args))
@@ -194,6 +197,8 @@ def _values(e: Expr) -> tuple[Expr, ...]:
         return ()
     if e.op == "call" and e.name in _SIZED:
         return e.args[:1]
+    if e.op == "call" and e.name == _PLACED:
+        return e.args[:2]
     if e.op == "call" and e.name in _UNSPECIFIED:
         return e.args[_UNSPECIFIED[e.name] :]
     return e.args

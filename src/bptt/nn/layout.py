@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bptt.calculus.rewrites import layer
 from bptt.calculus.summary import main_input, main_size
+from bptt.calculus.tokens import tokens
 from bptt.errors import UserError
 from bptt.ir.dims import Dim, Dims, show_dim, size_of, terms
 from bptt.ir.ops import number
@@ -19,9 +20,25 @@ from bptt.ir.ports import At, inputs
 from bptt.ir.program import Node, Program, Role, State, walk
 from bptt.nn.run import run
 from bptt.nn.shapes import solve
+from bptt.nn.sweep import Keep, checked_keep
 from bptt.printers.text import text as canonical_text
 
-_ARGUMENTS = ("self", "input", "states")
+_ARGUMENTS = ("self", "input", "states", "table")
+
+
+class Keeps:
+    """A layer that can be told what it keeps for the backward pass."""
+
+    _keep: Keep = "all"
+
+    @property
+    def keep(self) -> Keep:
+        """What is kept for the backward pass: "all", "states" or "sqrt". It can be set."""
+        return self._keep
+
+    @keep.setter
+    def keep(self, keep: str) -> None:
+        self._keep = checked_keep(keep)
 
 
 class Other(NamedTuple):
@@ -32,6 +49,20 @@ class Other(NamedTuple):
     per_sequence: bool
 
 
+class Rows(NamedTuple):
+    """What takes the place of a Layout's fields of these names where the input is a row of a table.
+
+    In `reads`, "" is then the number of the row, and `table` stands for the table, whose rows are
+    vectors or, where they are `numbers`, one number each.
+    """
+
+    forward: str
+    backward: str
+    reads: tuple[str, ...]
+    table: str
+    numbers: bool
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a layer of a cell is made of, as strings and numbers, so that it can be pickled."""
@@ -40,6 +71,7 @@ class Layout:
     forward: str  # the text of the Program that begins at the first step
     backward: str  # and of the one that begins at the last
     reads: tuple[str, ...]  # in this order: "" is the input, a name another one or a constant
+    rows: Rows
     input: Dim
     main: Dim  # what hidden_size says
     others: tuple[Other, ...]  # the inputs beside the first
@@ -126,11 +158,8 @@ def layout_of(program: Program, cell: str) -> Layout:
         cell=cell,
         forward=canonical_text(bare),
         backward=canonical_text(replace(bare, dir=-p.dir)),
-        reads=tuple(
-            "" if port.name == first.name else port.name
-            for port in inputs(p)
-            if port.at is not At.START
-        ),
+        reads=_reads(p, first.name),
+        rows=_rows(bare, first.name),
         input=_width(first.dims),
         main=main_size(p),
         others=tuple(Other(v.name, _width(v.dims), v.per_sequence) for v in given if v != first),
@@ -139,6 +168,23 @@ def layout_of(program: Program, cell: str) -> Layout:
         starts=tuple(_start(s.start) for s in p.states),
         params=tuple((v.name, v.dims) for v in values if v.role is Role.PARAM),
         consts=tuple((v.name, v.dims) for v in values if v.role is Role.CONST),
+    )
+
+
+def _reads(p: Program, first: str) -> tuple[str, ...]:
+    names = (port.name for port in inputs(p) if port.at is not At.START)
+    return tuple("" if name == first else name for name in names)
+
+
+def _rows(p: Program, first: str) -> Rows:
+    found = tokens(p, first)
+    chosen = found.program
+    return Rows(
+        canonical_text(chosen),
+        canonical_text(replace(chosen, dir=-p.dir)),
+        _reads(chosen, found.token),
+        found.table,
+        numbers=not p.dims(first),
     )
 
 
@@ -219,27 +265,33 @@ def run_layers(
     dropout: float,
     others: Mapping[str, Sequence[Tensor]] = MappingProxyType({}),
     widths: Sequence[Sequence[int]] = (),
+    keep: Keep = "all",
+    table: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """The output of the last layer, and the last value of each state.
 
     `x` [T, B, X], or [N, X] where `batch_sizes` says that it is ragged; `starts` [L*D, B, w], one
     a state; `weights[layer][direction]`. `dropout` is what is dropped between layers. `others` are
     the further inputs by name, each with a tensor a layer, laid out as `x` or [B, w]. `widths`: of
-    the states in each layer, where they are not those of `starts`.
+    the states in each layer, where they are not those of `starts`. `keep`: see `run`.
+    `table` [V, X]: the first layer reads rows of it, and `x`, [T, B, 1] or [N, 1], says which.
     """
+    if table is not None:
+        others = {**others, layout.rows.table: [table[:, 0] if layout.rows.numbers else table]}
     x = x[None]
     finals: list[list[Tensor]] = [[] for _ in starts]
     row = 0
     for k, directions in enumerate(weights):
         found: list[Tensor] = []
-        for weight, text in zip(directions, (layout.forward, layout.backward), strict=False):
+        program = layout if table is None or k else layout.rows
+        for weight, text in zip(directions, (program.forward, program.backward), strict=False):
             tensors = [
                 x if not name else others[name][k][None] if name in others else weight(name)
-                for name in layout.reads
+                for name in program.reads
             ]
             own = widths[k] if widths else [start.shape[-1] for start in starts]
             tensors += [s[row : row + 1, :, :w] for s, w in zip(starts, own, strict=True)]
-            results = run(text, tensors, batch_sizes)
+            results = run(text, tensors, batch_sizes, keep)
             found += results[: len(layout.outputs)]
             last = results[len(layout.outputs) :]
             for final, start, result in zip(finals, starts, last, strict=True):

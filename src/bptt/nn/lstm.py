@@ -15,7 +15,16 @@ from bptt.cell import Cell
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
 from bptt.nn.batches import Batch, Precision
-from bptt.nn.layout import Layout, Weight, constant, layout_of, run_layers, starting, tails_of
+from bptt.nn.layout import (
+    Keeps,
+    Layout,
+    Weight,
+    constant,
+    layout_of,
+    run_layers,
+    starting,
+    tails_of,
+)
 from bptt.nn.recurrent import cell_of
 
 Pair = tuple[Tensor, Tensor]
@@ -25,7 +34,7 @@ _STACKED = {f"{kind}_{gate}" for kind in "WUb" for gate in _GATES}
 _PROJECTION = "W_hr"
 
 
-class LSTM(nn.RNNBase):
+class LSTM(Keeps, nn.RNNBase):
     """`nn.LSTM` with any cell of its kind inside: the same arguments, weights and numbers.
 
     Its arguments, calls, outputs and state dict are those of `nn.LSTM`, and with `cell="lstm"` so
@@ -33,6 +42,7 @@ class LSTM(nn.RNNBase):
     parameters W_k, U_k and b_k of the gates i, f, g, o; what else it has, `p_i` for instance,
     becomes `p_i_l0`. `proj_size` needs a cell with a projection `W_hr`; for `lstm` that is
     `lstmp`. All parameters are drawn as in `nn.LSTM`: a cell's `init` lines are for `Recurrent`.
+    `keep`, "all", "states" or "sqrt", is what is kept for the backward pass, as in `Recurrent`.
     Raises CellError and UserError for a cell of another kind.
     """
 
@@ -52,6 +62,7 @@ class LSTM(nn.RNNBase):
         cell: str | Path | Cell = "lstm",
         functions: Mapping[str, str] | None = None,
         consts: Mapping[str, Tensor | float] | None = None,
+        keep: str = "all",
     ) -> None:
         super().__init__(
             "LSTM",
@@ -67,6 +78,7 @@ class LSTM(nn.RNNBase):
             dtype,
         )
         self.cell = cell_of("lstmp" if cell == "lstm" and proj_size else cell, functions)
+        self.keep = keep
         self._layout = layout_of(self.cell.lowered, self.cell.name)
         _check(self._layout, proj_size)
         self._tails = tails_of(num_layers, bidirectional)
@@ -113,7 +125,9 @@ class LSTM(nn.RNNBase):
         if any(start.dtype is not x.dtype for start in starts):
             raise UserError(f"hx is {starts[0].dtype} and {starts[1].dtype}, the input {x.dtype}")
         dropout = self.dropout if self.training else 0.0
-        output, finals = run_layers(self._layout, x, starts, weights, batch.batch_sizes, dropout)
+        output, finals = run_layers(
+            self._layout, x, starts, weights, batch.batch_sizes, dropout, keep=self.keep
+        )
         if precision is not None:
             output = output.to(precision.output)
         output, (h, c) = batch.back(output, finals)
@@ -158,7 +172,9 @@ class LSTM(nn.RNNBase):
 
     def extra_repr(self) -> str:
         shown = cast(str, super().extra_repr())
-        return shown if self.cell.name in ("lstm", "lstmp") else f"{shown}, cell={self.cell.name}"
+        if self.cell.name not in ("lstm", "lstmp"):
+            shown += f", cell={self.cell.name}"
+        return shown if self.keep == "all" else f"{shown}, keep={self.keep}"
 
 
 def _check(layout: Layout, proj_size: int) -> None:

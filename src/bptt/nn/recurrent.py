@@ -18,14 +18,15 @@ from bptt.errors import UserError
 from bptt.ir.dims import shape_of, size_of
 from bptt.nn.batches import Batch, Precision
 from bptt.nn.initial import start
-from bptt.nn.layout import Weight, constant, layout_of, run_layers, starting, tails_of
+from bptt.nn.layout import Keeps, Weight, constant, layout_of, run_layers, starting, tails_of
+from bptt.nn.tokens import as_series
 
 States = tuple[Tensor, ...]
 Given = Sequence[Tensor] | Tensor | None
 Other = Tensor | PackedSequence | Sequence[Tensor | PackedSequence]
 
 
-class Recurrent(nn.Module):
+class Recurrent(Keeps, nn.Module):
     """Layers of any cell, in the manner of `nn.LSTM`.
 
     `cell`: a cell's name, the path of its file, its text, or a `Cell`. `sizes`: the sizes it has
@@ -45,6 +46,17 @@ class Recurrent(nn.Module):
     wide as its widest, with zeros behind. The input is the cell's `x`, or its first; further ones
     are given by name, `layer(x, s=s, k=k)`, laid out as the input, or [B, w] where the cell
     declares them `per sequence`. Every layer gets the same, unless a list has one for each.
+
+    With `table`, [V, input_size], the input is tokens: whole numbers from 0 to V - 1, [T, B]
+    ([B, T], [T] or packed [N]). `layer(tokens, table=e.weight)` gives what `layer(e(tokens))` does
+    for an `nn.Embedding` e, gradients too, but multiplies the table once instead of every step's
+    input: it is quicker where there are more tokens in a batch than rows in the table. Raises
+    UserError, before anything runs, for a token that is no row.
+
+    `keep`, which can also be set later, says what is kept for the backward pass beside the inputs:
+    "all" it reads; "states", which are fewer series, and the rest is computed again; or "sqrt",
+    the states at every sqrt(T)-th step or so, and the steps between are run again. The gradients
+    are the same.
     """
 
     def __init__(
@@ -60,6 +72,7 @@ class Recurrent(nn.Module):
         sizes: Mapping[str, int] | None = None,
         functions: Mapping[str, str] | None = None,
         consts: Mapping[str, Tensor | float] | None = None,
+        keep: str = "all",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -68,7 +81,7 @@ class Recurrent(nn.Module):
             raise UserError(f"num_layers must be at least 1, not {num_layers}")
         if not 0.0 <= dropout <= 1.0:
             raise UserError(f"dropout is a probability, from 0 to 1, not {dropout}")
-        self.cell = cell_of(cell, functions)
+        self.cell, self.keep = cell_of(cell, functions), keep
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         self._layout = layout_of(self.cell.lowered, self.cell.name)
@@ -129,19 +142,31 @@ class Recurrent(nn.Module):
 
     @overload
     def forward(
-        self, input: Tensor, states: Given = None, **inputs: Other
+        self, input: Tensor, states: Given = None, *, table: Tensor | None = None, **inputs: Other
     ) -> tuple[Tensor, States]: ...
     @overload
     def forward(
-        self, input: PackedSequence, states: Given = None, **inputs: Other
+        self,
+        input: PackedSequence,
+        states: Given = None,
+        *,
+        table: Tensor | None = None,
+        **inputs: Other,
     ) -> tuple[PackedSequence, States]: ...
     def forward(
-        self, input: Tensor | PackedSequence, states: Given = None, **inputs: Other
+        self,
+        input: Tensor | PackedSequence,
+        states: Given = None,
+        *,
+        table: Tensor | None = None,
+        **inputs: Other,
     ) -> tuple[Tensor | PackedSequence, States]:
         """See the class. Raises UserError where a shape or a dtype does not fit."""
+        if table is not None:
+            input = as_series(input, table, self.input_size)
         batch = Batch.of(input, self.batch_first)
         x = batch.x
-        if x.shape[-1] != self.input_size:
+        if table is None and x.shape[-1] != self.input_size:
             raise UserError(f"the input is {x.shape[-1]} wide, and input_size is {self.input_size}")
         starts = self._given(states, batch)
         others = self._others(inputs, batch)
@@ -149,9 +174,11 @@ class Recurrent(nn.Module):
         precision = None if weight is None else Precision.of(x, weight)
         if precision is not None:
             x, starts = x.to(precision.inside), [s.to(precision.inside) for s in starts]
+            table = None if table is None else table.to(precision.inside)
             others = {n: [o.to(precision.inside) for o in found] for n, found in others.items()}
         named = ((o, f"input {name}") for name, found in others.items() for o in found)
-        for tensor, what in ((x, "input"), *((s, "state") for s in starts), *named):
+        fed = "input" if table is None else "table"
+        for tensor, what in ((x, fed), *((s, "state") for s in starts), *named):
             if weight is not None and tensor.dtype is not weight.dtype:
                 raise UserError(
                     f"the {what} is {tensor.dtype}, and the parameters are {weight.dtype}"
@@ -166,6 +193,8 @@ class Recurrent(nn.Module):
             dropout,
             others,
             self._widths if len(set(self._widths)) > 1 else (),
+            self.keep,
+            table,
         )
         if precision is not None:
             output = output.to(precision.output)
@@ -230,6 +259,8 @@ class Recurrent(nn.Module):
         for name, usual in (("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
             if getattr(self, name) != usual:
                 shown.append(f"{name}={getattr(self, name)}")
+        if self.keep != "all":
+            shown.append(f"keep={self.keep}")
         return ", ".join(shown)
 
 

@@ -18,19 +18,23 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from bptt.backends.reference import execute
 from bptt.errors import UserError
 from bptt.ir.ports import At
 from bptt.ir.program import Program
+from bptt.nn.backend import execute
 from bptt.nn.shapes import output_shapes
-from bptt.nn.sweep import From, Sweep, Wiring, sweep_of
+from bptt.nn.sweep import From, Keep, Sweep, Wiring, checked_keep, sweep_of
+from bptt.nn.windows import in_windows
 
 Tensors = Sequence[Tensor]
 Maybe = Sequence[Tensor | None]
 
 
 def run(
-    program: Program | str, tensors: Tensors, batch_sizes: Tensor | None = None
+    program: Program | str,
+    tensors: Tensors,
+    batch_sizes: Tensor | None = None,
+    keep: Keep = "all",
 ) -> list[Tensor]:
     """Run one sweep over time; differentiable to any order by every input that is trained or given.
 
@@ -38,21 +42,44 @@ def run(
     `ports.outputs(program)`, each of the shape that `bptt.nn.shapes` states: series
     [G, T, B, w], constants [G or 1, *dims], all else [G, B, w]. With `batch_sizes` (int64, on the
     CPU, decreasing, as in a `PackedSequence`) series are [G, N, w]. Inside `torch.compile` the
-    program must be given as its canonical text. Raises UserError where shapes do not fit.
+    program must be given as its canonical text. `keep`, what is kept for the backward pass:
+    "all", "states" or "sqrt", as `bptt.nn.sweep.Keep` says. Derivatives of the backward pass find
+    all that it computed. Raises UserError where shapes do not fit.
     """
+    keep = checked_keep(keep)
     if torch.compiler.is_compiling():
-        return list(_in_graph(program, batch_sizes, *tensors))
-    return _run(sweep_of(program), tensors, batch_sizes)
+        if keep == "sqrt" and batch_sizes is not None and not torch.compiler.is_exporting():
+            return _beside_graph(program, tensors, batch_sizes, keep)
+        return list(_in_graph(program, keep, batch_sizes, *tensors))
+    return _run(sweep_of(program), tensors, batch_sizes, keep)
 
 
-def _run(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
+def _run(
+    sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None, keep: Keep | None = "all"
+) -> list[Tensor]:
     if not _plain(tensors):
-        return _full(sweep, tensors, batch_sizes)
+        return _full(sweep, tensors, batch_sizes, keep)
     level: int = getattr(forward_ad, "_current_level", 0)
     if level >= 0 or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
-        found = cast(tuple[Tensor, ...], _PlainRun.apply(sweep.extended, batch_sizes, *tensors))
-        return [found[k] for k in sweep.kept]
+        return _keeping(keep, _PlainRun, sweep, tensors, batch_sizes)
     return _kernel(sweep, tensors, batch_sizes)
+
+
+def _keeping(
+    keep: Keep | None,
+    function: type[torch.autograd.Function],
+    sweep: Sweep,
+    tensors: Tensors,
+    batch_sizes: Tensor | None,
+) -> list[Tensor]:
+    """Run `sweep` by one of the functions below, so that what `keep` says is there later."""
+    if keep == "sqrt":
+        return in_windows(
+            sweep, tensors, batch_sizes, lambda part, sizes: _run(sweep, part, sizes, None)
+        )
+    longer, places = sweep.keeping(keep)
+    found = cast(tuple[Tensor, ...], function.apply(longer, batch_sizes, *tensors))
+    return [found[k] for k in places]
 
 
 # --- lanes --------------------------------------------------------------------------------------
@@ -83,16 +110,15 @@ def _plain(tensors: Tensors) -> bool:
     return all(keys(x).raw_repr() in plain for x in tensors) and not _transforms() and not _modes()
 
 
-def _full(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
+def _full(
+    sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None, keep: Keep | None
+) -> list[Tensor]:
     """The lane that every mode, transform and subclass of tensors understands."""
-    if not _derived_from(tensors):
-        return list(cast(tuple[Tensor, ...], _Run.apply(sweep, batch_sizes, *tensors)))
-    found = cast(tuple[Tensor, ...], _Run.apply(sweep.extended, batch_sizes, *tensors))
-    return [found[k] for k in sweep.kept]
+    return _keeping(keep if _derived_from(tensors) else None, _Run, sweep, tensors, batch_sizes)
 
 
 def _derived_from(tensors: Tensors) -> bool:
-    """Whether to keep the intermediate values: what derives this call will find them then."""
+    """Whether to keep anything: what derives this call will find it then."""
     if _transforms is None or _transforms() or getattr(forward_ad, "_current_level", 0) >= 0:
         return True
     if torch.compiler.is_exporting():
@@ -141,7 +167,7 @@ def _op_setup(
     ctx: Any, inputs: tuple[str, list[Tensor], Tensor | None], output: list[Tensor]
 ) -> None:
     ctx.sweep = sweep_of(inputs[0])
-    ctx.save_for_backward(*inputs[1], *output, inputs[2])
+    ctx.save_for_backward(*_saved(ctx.sweep, inputs[1], output), inputs[2])
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
@@ -198,7 +224,7 @@ class _Run(torch.autograd.Function):
         sweep, batch_sizes, *xs = inputs
         ctx.sweep = sweep
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*xs, *output, batch_sizes)
+        ctx.save_for_backward(*_saved(sweep, xs, output), batch_sizes)
         ctx.save_for_forward(*xs, *output, batch_sizes)
 
     @staticmethod
@@ -210,13 +236,18 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         *saved, batch_sizes = ctx.saved_tensors
-        wiring = cast(Sweep, ctx.sweep).push(tuple(t is not None for t in tangents[2:]))
+        sweep, outputs = cast(Sweep, ctx.sweep), saved[len(tangents) - 2 :]
+        places: Sequence[int] = range(len(outputs))
+        if not sweep.complete:
+            places = sweep.kept
+            sweep, saved = _completed(sweep, saved, batch_sizes)
+        wiring = sweep.push(tuple(t is not None for t in tangents[2:]))
         assert wiring.sweep is not None
         found = _run(wiring.sweep, _fed(wiring, saved, tangents[2:]), batch_sizes)
-        outputs = saved[len(tangents) - 2 :]
+        results = [wiring.results[k] for k in places]
         return tuple(  # torch takes no None here
             torch.zeros_like(y) if k is None else found[k]
-            for k, y in zip(wiring.results, outputs, strict=True)
+            for k, y in zip(results, outputs, strict=True)
         )
 
     @staticmethod
@@ -238,7 +269,7 @@ class _Run(torch.autograd.Function):
             if x.shape[1] != groups:
                 x = x.expand(size, groups, *x.shape[2:])
             folded.append(x.reshape(size * groups, *x.shape[2:]))
-        found = _run(sweep, folded, batch_sizes)
+        found = _run(sweep, folded, batch_sizes, None)  # what is kept is settled: it is `sweep`
         return tuple(y.reshape(size, groups, *y.shape[1:]) for y in found), (0,) * len(found)
 
 
@@ -258,20 +289,42 @@ class _PlainRun(_Run):
 
 @torch.compiler.allow_in_graph  # Dynamo refuses a Function with a jvp; AOTAutograd can trace it
 def _in_graph(
-    program: Program | str, batch_sizes: Tensor | None, *tensors: Tensor
+    program: Program | str, keep: Keep, batch_sizes: Tensor | None, *tensors: Tensor
 ) -> tuple[Tensor, ...]:
-    return tuple(_full(sweep_of(program), tensors, batch_sizes))
+    return tuple(_full(sweep_of(program), tensors, batch_sizes, keep))
+
+
+def _in_plain_torch(
+    program: Program | str, tensors: Tensors, batch_sizes: Tensor, keep: Keep
+) -> list[Tensor]:
+    return _run(sweep_of(program), tensors, batch_sizes, keep)
+
+
+# windows of a ragged batch are as large as its numbers say, which no graph knows
+_beside_graph = cast(
+    Callable[[Program | str, Tensors, Tensor, Keep], list[Tensor]],
+    torch.compiler.disable(_in_plain_torch),
+)
 
 
 # --- the formulas -------------------------------------------------------------------------------
+
+
+def _saved(sweep: Sweep, xs: Tensors, outputs: Tensors) -> Tensors:
+    """What the backward pass reads. Of a sweep that must run again for it, that is the inputs."""
+    return (*xs, *outputs) if sweep.complete else xs
 
 
 def _pull(
     sweep: Sweep, saved: Tensors, batch_sizes: Tensor | None, grads: Maybe, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """The adjoints of the inputs of a sweep. None, in and out, is zero."""
-    if sweep.extended is not sweep:
-        sweep, saved, grads = _completed(sweep, saved, batch_sizes, grads)
+    if not sweep.complete:
+        every: list[Tensor | None] = [None] * len(sweep.extended.outputs)
+        for k, grad in zip(sweep.kept, grads, strict=True):
+            every[k] = grad
+        grads = every
+        sweep, saved = _completed(sweep, saved, batch_sizes)
     wiring = sweep.pull(tuple(g is not None for g in grads), tuple(wanted))
     if wiring.sweep is None:
         return [None] * len(wanted)
@@ -283,14 +336,11 @@ def _pull(
 
 
 def _completed(
-    sweep: Sweep, saved: Tensors, batch_sizes: Tensor | None, grads: Maybe
-) -> tuple[Sweep, Tensors, Maybe]:
-    """A sweep that kept no intermediate values, as one that did: they are computed again."""
+    sweep: Sweep, saved: Tensors, batch_sizes: Tensor | None
+) -> tuple[Sweep, list[Tensor]]:
+    """A sweep that kept no intermediate values, as one that did: it runs again."""
     given = saved[: len(sweep.inputs)]
-    every: list[Tensor | None] = [None] * len(sweep.extended.outputs)
-    for k, grad in zip(sweep.kept, grads, strict=True):
-        every[k] = grad
-    return sweep.extended, [*given, *_run(sweep.extended, given, batch_sizes)], every
+    return sweep.extended, [*given, *_run(sweep.extended, given, batch_sizes)]
 
 
 def _fed(wiring: Wiring, saved: Tensors, seeds: Maybe) -> list[Tensor]:

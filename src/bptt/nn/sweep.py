@@ -10,17 +10,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import Enum
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast, get_args
 from weakref import WeakValueDictionary
 
-from bptt.calculus.derive import Derived, adjoint
-from bptt.calculus.rewrites import sliced, with_outputs
+from bptt.calculus.derive import Derived, adjoint, primal_ports
+from bptt.calculus.rewrites import cut, joined, sliced, with_outputs
 from bptt.calculus.tangent import jvp
+from bptt.errors import UserError
 from bptt.ir.ports import At, Port, inputs, outputs
-from bptt.ir.program import Program
+from bptt.ir.program import Program, refs
 from bptt.language.canonical import read
 from bptt.nn.shapes import Shape, output_shapes
 from bptt.printers.text import text as canonical_text
+
+Keep = Literal["all", "states", "sqrt"]
+"""What a run keeps for its backward pass, beside its inputs: all that the backward pass reads; its
+states, from which the rest is computed again; or its states at the first step of each window of
+about sqrt(T) steps, which is then run again."""
+
+
+def checked_keep(keep: object) -> Keep:
+    """`keep`, if it is a Keep. Raises UserError."""
+    if keep not in get_args(Keep):
+        names = ", ".join(f'"{name}"' for name in get_args(Keep))
+        raise UserError(f"keep is one of {names}, not {keep!r}")
+    return cast(Keep, keep)
 
 
 class From(Enum):
@@ -57,6 +71,7 @@ class Sweep:
         self._shapes: dict[tuple[bool, tuple[Shape, ...]], list[Shape]] = {}
         self._pulls: dict[tuple[tuple[bool, ...], tuple[bool, ...]], Wiring] = {}
         self._pushes: dict[tuple[bool, ...], Wiring] = {}
+        self._keepings: dict[Keep | None, tuple[Sweep, tuple[int, ...]]] = {}
 
     def output_shapes(self, shapes: tuple[Shape, ...], ragged: bool) -> list[Shape]:
         """The shapes of the outputs from those of the inputs, all numbers. Raises UserError."""
@@ -70,33 +85,85 @@ class Sweep:
     @cached_property
     def extended(self) -> Sweep:
         """This sweep with all that its derivatives read as further outputs; itself if it has."""
+        return self._with_what_is_read(*self._derivatives())
+
+    @cached_property
+    def stated(self) -> Sweep:
+        """This sweep with what its derivatives cannot do without as further outputs: its states.
+        The rest they compute again. Itself if it has."""
+        return self._with_what_is_read(*map(self._recomputing, self._derivatives()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether its derivatives find what they read among its inputs and outputs."""
+        return self.stated is self
+
+    def keeping(self, keep: Keep | None) -> tuple[Sweep, tuple[int, ...]]:
+        """The sweep that runs in place of this one, and which of its outputs are this one's.
+
+        None, as within a window of "sqrt": nothing is kept but what the sweep gives anyway.
+        """
+        found = self._keepings.get(keep)
+        if found is None:
+            longer = {"all": lambda: self.extended, "states": lambda: self.stated}
+            sweep = longer.get(keep or "", lambda: self)()
+            places = {port: k for k, port in enumerate(sweep.outputs)}
+            found = self._keepings[keep] = sweep, tuple(places[port] for port in self.outputs)
+        return found
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The numbers, among the outputs of `extended`, of the outputs of this sweep."""
+        return self.keeping("all")[1]
+
+    def _derivatives(self) -> tuple[Derived, Derived]:
+        """Both derived sweeps, by all there is."""
         p = self.program
-        assigned = [e.name for e in p.equations]
-        derived = adjoint(p, {*assigned, *(e.value for e in p.emits)}), jvp(p)
+        seeds = {*(e.name for e in p.equations), *(e.value for e in p.emits)}
+        return adjoint(p, seeds), jvp(p)
+
+    def _with_what_is_read(self, *derived: Derived) -> Sweep:
+        p = self.program
         read = {port.name for d in derived for port in d.primal}
-        names = [name for name in assigned if name in read]
+        names = [e.name for e in p.equations if e.name in read]
         steps = [e.name for e in p.steps()]
         if not set(steps) & {*names, *p.outputs}:
             names += steps[-1:]  # what tells the length to a derived sweep that reads no series
         longer = with_outputs(p, names)
         return self if longer.outputs == p.outputs else sweep_of(longer)
 
+    def _recomputing(self, d: Derived) -> Derived:
+        """`d`, computing again what it reads of this sweep, but for its states and outputs."""
+        p = self.program
+        computed = {e.name for e in p.equations} - self._known
+        if computed.isdisjoint(port.name for port in d.primal):
+            return d
+        source = cut(p, self._known, reverse=d.program.dir != p.dir)
+        program = joined(source, d.program)
+        return replace(d, program=program, primal=primal_ports(p, program))
+
     @cached_property
-    def kept(self) -> tuple[int, ...]:
-        """The numbers, among the outputs of `extended`, of the outputs of this sweep."""
-        places = {port: k for k, port in enumerate(self.extended.outputs)}
-        return tuple(places[port] for port in self.outputs)
+    def _known(self) -> frozenset[str]:
+        """The names of this sweep that are not computed again: they are kept, or they are known
+        only after the sweep."""
+        p = self.program
+        known = {*p.outputs, *(s.name for s in p.states), *p.late()}
+        for e in p.equations:
+            if e.name in known and e.rhs.op == "row_max":
+                # which element was the largest is found by comparing, to the last digit
+                known.update(name for name, lag in refs(e.rhs) if not lag)
+        return frozenset(known)
 
     def pull(self, given: tuple[bool, ...], wanted: tuple[bool, ...]) -> Wiring:
         """The adjoint sweep. `given`: which outputs have an incoming adjoint; `wanted`: which
-        inputs' adjoints are asked for. Needs an `extended` sweep."""
+        inputs' adjoints are asked for. Needs a sweep that is `complete`."""
         found = self._pulls.get((given, wanted))
         if found is None:
             found = self._pulls[given, wanted] = self._pull(given, wanted)
         return found
 
     def push(self, given: tuple[bool, ...]) -> Wiring:
-        """The tangent sweep. `given`: which inputs have a tangent. Needs an `extended` sweep."""
+        """The tangent sweep. `given`: which inputs have a tangent. Needs a `complete` sweep."""
         found = self._pushes.get(given)
         if found is None:
             found = self._pushes[given] = self._push(given)
@@ -108,13 +175,14 @@ class Sweep:
             return none
         asked = _picked(self.inputs, wanted)
         seeds = {port.name for port in _picked(self.outputs, given) if port.at is not At.FINAL}
-        d = adjoint(self.program, seeds)
+        d = self._recomputing(adjoint(self.program, seeds))
         part = _part(d, asked)
         if part is not None and not _reads_series(part):
             # what is linear may read nothing that has steps, and nothing else tells the length:
             # then the whole sweep runs, with zeros for further seeds
             steps = {e.name for e in self.program.steps()}
-            d = adjoint(self.program, seeds | steps.intersection(self.program.outputs))
+            every = seeds | steps.intersection(self.program.outputs)
+            d = self._recomputing(adjoint(self.program, every))
             part = d.program
         if part is None:
             return none
@@ -125,9 +193,9 @@ class Sweep:
         return self._wired(d, part, given, len(self.inputs), results)
 
     def _push(self, given: tuple[bool, ...]) -> Wiring:
-        d = jvp(self.program, _picked(self.inputs, given))
+        d = self._recomputing(jvp(self.program, _picked(self.inputs, given)))
         if not _reads_series(d.program):
-            d = jvp(self.program)
+            d = self._recomputing(jvp(self.program))
         results = [d.results.get(port) for port in self.outputs]
         return self._wired(d, d.program, given, 0, results)
 

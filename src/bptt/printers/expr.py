@@ -22,7 +22,7 @@ BESIDE = frozenset(("add", "sub", "mul", "div", "max", "min", "prefer", "same"))
 _NAMES = (
     "tanh sin cos sigmoid exp log sqrt softplus logsigmoid softsign relu abs sign positive"
     " prefer same"
-    " max min outer sum concat softmax log_softmax dot mean cumsum rcumsum"
+    " max min outer sum concat row softmax log_softmax dot mean cumsum rcumsum"
 )
 PLAIN: Mapping[str, str] = MappingProxyType({n: n for n in _NAMES.split()} | {"row_max": "max"})
 

@@ -111,6 +111,9 @@ class Text(Infix):
 
     print_embed = print_block
 
+    def print_put_row(self, n: Node, pieces: list[Piece]) -> Piece:
+        return self.call(n.op, [*(p.text for p in pieces), show_dim(n.attr[0])])
+
     def print_call(self, n: Node, pieces: list[Piece]) -> Piece:
         name, order = n.attr
         return self.call(name + "'" * order, [pieces[0].text])

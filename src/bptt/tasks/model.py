@@ -42,7 +42,11 @@ class CharModel(nn.Module):
 
     def forward(self, codes: Tensor, states: States | None = None) -> tuple[Tensor, States]:
         """Logits `[T, B, V]` for what follows each of `codes` `[T, B]`, and the last states."""
-        output, last = self.recurrent(self.embedding(codes), states)
+        weight = self.embedding.weight
+        if codes.numel() > len(weight):  # one product with the table costs less than all of theirs
+            output, last = self.recurrent(codes, states, table=weight)
+        else:
+            output, last = self.recurrent(self.embedding(codes), states)
         return self.head(self.dropout(output)), last
 
     def renew(self, states: States, fresh: Tensor) -> States:

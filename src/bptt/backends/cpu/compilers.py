@@ -185,8 +185,9 @@ def _run(
 ) -> tuple[int, str]:
     """Exit status and words. What the compiler writes besides goes into `folder`."""
     environment = {**os.environ, "LC_ALL": "C", "TMPDIR": folder}
+    program = os.path.abspath(shutil.which(command[0]) or command[0])  # it runs in another folder
     with subprocess.Popen(
-        command,
+        [program, *command[1:]],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -10,16 +10,14 @@
 
 #include "loop.h"
 
-#if defined(__AVX512F__) /* 32 registers */
+#if defined(__AVX512F__) || defined(__aarch64__) /* 32 registers of vectors */
 #define MR 12
-#define NV 2
-#elif defined(__aarch64__) /* 32 registers, a quarter as wide */
+#define EACH_ROW(DO) ROWS_12(DO)
+#else /* 16 */
 #define MR 6
-#define NV 4
-#else /* 16 registers */
-#define MR 6
-#define NV 2
+#define EACH_ROW(DO) ROWS_6(DO)
 #endif
+#define NV 2 /* vectors of outputs */
 #define NR (NV * LANES)
 #define KC 256 /* rows of a product over time that are packed at once: they stay in the cache */
 
@@ -35,41 +33,99 @@ typedef struct {
     i64 row, count;
 } Stretch;
 
-/* to[r][0..NR) = add + sum over k of a(r, k) * panel[k]; S sums of every S-th k, where few rows would
- * leave the multipliers waiting for each other. `by`, `step`: the strides of a by r and by k. */
-INL void multiply(const int M, const int S, const Stretch *a, i64 count, i64 by, const i64 step,
-                  const real *restrict panel, const real *add, real *restrict to, i64 down,
-                  const int more) {
+/* Each row's sums have names of their own: compilers keep an array of them in memory as soon as
+ * anything beside plain arithmetic stands in the loop. */
+#define ROWS_1(DO) DO(0)
+#define ROWS_2(DO) ROWS_1(DO) DO(1)
+#define ROWS_3(DO) ROWS_2(DO) DO(2)
+#define ROWS_4(DO) ROWS_3(DO) DO(3)
+#define ROWS_5(DO) ROWS_4(DO) DO(4)
+#define ROWS_6(DO) ROWS_5(DO) DO(5)
+#define ROWS_7(DO) ROWS_6(DO) DO(6)
+#define ROWS_8(DO) ROWS_7(DO) DO(7)
+#define ROWS_9(DO) ROWS_8(DO) DO(8)
+#define ROWS_10(DO) ROWS_9(DO) DO(9)
+#define ROWS_11(DO) ROWS_10(DO) DO(10)
+#define ROWS_12(DO) ROWS_11(DO) DO(11)
+#define BEGIN(r) V p##r = first, q##r = second;
+#define GO_ON(r) V p##r = v_load(to + r * down), q##r = v_load(to + r * down + LANES);
+#define ADD_ROW(r)                                                                                 \
+    {                                                                                              \
+        V e = v_set(x[r * row]);                                                                   \
+        p##r += e * b;                                                                             \
+        q##r += e * d;                                                                             \
+    }
+#define ADD_COLUMN(r)                                                                              \
+    {                                                                                              \
+        V e = v_set(a[r]);                                                                         \
+        p##r += e * b;                                                                             \
+        q##r += e * d;                                                                             \
+    }
+#define PUT(r)                                                                                     \
+    v_store(to + r * down, p##r);                                                                  \
+    v_store(to + r * down + LANES, q##r);
+
+/* A panel's rows to come: they may lie in the last cache, and a page ends every few of them. */
+#define AHEAD 16
+#if defined(__x86_64__)
+#define FETCH(at) __asm__ volatile("prefetcht0 %0" ::"m"(*(const real *)(at)))
+#elif defined(__aarch64__)
+#define FETCH(at) __asm__ volatile("prfm pldl1keep, %0" ::"Q"(*(const real *)(at)))
+#else
+#define FETCH(at) (void)(at)
+#endif
+
+/* to[r][0..NR) = add + sum over k of a(r, k) * panel[k], for M rows. */
+#define MANY(M)                                                                                    \
+    static __attribute__((noinline)) void rows##M(const Stretch *a, i64 count, const real *panel,  \
+                                                  const real *add, real *to, i64 down) {           \
+        const V first = add ? v_load(add) : v_set(0), second = add ? v_load(add + LANES) : first;  \
+        ROWS_##M(BEGIN);                                                                           \
+        for (; count > 0; count--, a++) {                                                          \
+            const i64 row = a->row;                                                                \
+            const real *x = a->at;                                                                 \
+            for (i64 k = a->count; k > 0; k--, x++, panel += NR) {                                 \
+                const V b = *(const V *)panel, d = *(const V *)(panel + LANES);                    \
+                FETCH(panel + AHEAD * NR);                                                         \
+                FETCH(panel + AHEAD * NR + LANES);                                                 \
+                ROWS_##M(ADD_ROW)                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+        ROWS_##M(PUT)                                                                              \
+    }
+MANY(4) MANY(5) MANY(6)
+#if MR == 12
+MANY(7) MANY(8) MANY(9) MANY(10) MANY(11) MANY(12)
+#endif
+
+/* The same with S sums of every S-th k: few rows would leave the multipliers waiting. */
+INL void multiply_few(const int M, const int S, const Stretch *a, i64 count, const real *panel,
+                      const real *add, real *to, i64 down) {
     V sum[S][M][NV];
     UNROLL for (int s = 0; s < S; s++) {
         UNROLL for (int r = 0; r < M; r++) {
-            UNROLL for (int v = 0; v < NV; v++) {
-                sum[s][r][v] = s == 0 && more ? v_load(to + r * down + v * LANES)
-                               : s == 0 && add ? v_load(add + v * LANES)
-                                               : v_set(0);
-            }
+            UNROLL for (int v = 0; v < NV; v++)
+                sum[s][r][v] = s == 0 && add ? v_load(add + v * LANES) : v_set(0);
         }
     }
-    for (i64 piece = 0; piece < count; piece++) {
-        const real *restrict x = a[piece].at;
-        const i64 row = by ? by : a[piece].row, n = a[piece].count;
+    for (; count > 0; count--, a++) {
+        const real *x = a->at;
+        const i64 row = a->row, n = a->count;
         i64 k = 0;
         for (; k + S <= n; k += S, panel += S * NR) {
             UNROLL for (int s = 0; s < S; s++) {
                 UNROLL for (int r = 0; r < M; r++) {
-                    V e = v_set(x[r * row + (k + s) * step]);
-                    UNROLL for (int v = 0; v < NV; v++) {
+                    V e = v_set(x[r * row + k + s]);
+                    UNROLL for (int v = 0; v < NV; v++)
                         sum[s][r][v] += e * *(const V *)(panel + s * NR + v * LANES);
-                    }
                 }
             }
         }
         for (; k < n; k++, panel += NR) {
             UNROLL for (int r = 0; r < M; r++) {
-                V e = v_set(x[r * row + k * step]);
-                UNROLL for (int v = 0; v < NV; v++) {
+                V e = v_set(x[r * row + k]);
+                UNROLL for (int v = 0; v < NV; v++)
                     sum[0][r][v] += e * *(const V *)(panel + v * LANES);
-                }
             }
         }
     }
@@ -82,15 +138,12 @@ INL void multiply(const int M, const int S, const Stretch *a, i64 count, i64 by,
     }
 }
 
-#define ROWS(M, S)                                                                                 \
+#define FEW(M, S)                                                                                  \
     static __attribute__((noinline)) void rows##M(const Stretch *a, i64 count, const real *panel,  \
                                                   const real *add, real *to, i64 down) {           \
-        multiply(M, S, a, count, 0, 1, panel, add, to, down, 0);                                   \
+        multiply_few(M, S, a, count, panel, add, to, down);                                        \
     }
-ROWS(1, 4) ROWS(2, 2) ROWS(3, 2) ROWS(4, 1) ROWS(5, 1) ROWS(6, 1)
-#if MR == 12
-ROWS(7, 1) ROWS(8, 1) ROWS(9, 1) ROWS(10, 1) ROWS(11, 1) ROWS(12, 1)
-#endif
+FEW(1, 4) FEW(2, 2) FEW(3, 2)
 
 typedef void Rows(const Stretch *, i64, const real *, const real *, real *, i64);
 static Rows *const multiply_rows[] = {
@@ -100,14 +153,37 @@ static Rows *const multiply_rows[] = {
 #endif
 };
 
-/* to[MR][NR] += sum over k of a[k][MR] * panel[k][NR]: both packed, for products over time. */
+/* to[MR][NR] (+)= sum over k of a[k][MR] * panel[k]: both packed, for products over time. */
 static __attribute__((noinline)) void multiply_columns(const real *a, i64 n, const real *panel,
                                                        real *to, i64 down, int more) {
-    Stretch x = {a, 0, n};
-    if (more)
-        multiply(MR, 1, &x, 1, 1, MR, panel, 0, to, down, 1);
-    else
-        multiply(MR, 1, &x, 1, 1, MR, panel, 0, to, down, 0);
+    if (!more)
+        for (int r = 0; r < MR; r++) {
+            v_store(to + r * down, v_set(0));
+            v_store(to + r * down + LANES, v_set(0));
+        }
+    EACH_ROW(GO_ON)
+    for (; n > 0; n--, a += MR, panel += NR) {
+        const V b = *(const V *)panel, d = *(const V *)(panel + LANES);
+        FETCH(panel + AHEAD * NR);
+        FETCH(panel + AHEAD * NR + LANES);
+        EACH_ROW(ADD_COLUMN)
+    }
+    EACH_ROW(PUT)
+}
+
+typedef real Four __attribute__((vector_size(4 * sizeof(real))));
+typedef Four Four_anywhere __attribute__((aligned(sizeof(real)), may_alias));
+
+/* Four rows and columns, turned: to[k][j] = from[j][k]. */
+INL void turn(const real *from, i64 row, real *to) {
+    Four a = *(const Four_anywhere *)from, b = *(const Four_anywhere *)(from + row);
+    Four c = *(const Four_anywhere *)(from + 2 * row), d = *(const Four_anywhere *)(from + 3 * row);
+    Four ac = __builtin_shufflevector(a, c, 0, 4, 1, 5), bd = __builtin_shufflevector(b, d, 0, 4, 1, 5);
+    Four ca = __builtin_shufflevector(a, c, 2, 6, 3, 7), db = __builtin_shufflevector(b, d, 2, 6, 3, 7);
+    *(Four_anywhere *)to = __builtin_shufflevector(ac, bd, 0, 4, 1, 5);
+    *(Four_anywhere *)(to + NR) = __builtin_shufflevector(ac, bd, 2, 6, 3, 7);
+    *(Four_anywhere *)(to + 2 * NR) = __builtin_shufflevector(ca, db, 0, 4, 1, 5);
+    *(Four_anywhere *)(to + 3 * NR) = __builtin_shufflevector(ca, db, 2, 6, 3, 7);
 }
 
 /* Fill a panel's `count` rows from k on: `from` is outputs down and operands across (row, col: its
@@ -124,11 +200,64 @@ static void pack(const real *from, i64 row, i64 col, i64 count, i64 wide, real *
     }
     enum { SQUARE = 16 }; /* elements of a row that are near each other */
     for (i64 k0 = 0; k0 < count; k0 += SQUARE) {
-        i64 k1 = k0 + SQUARE < count ? k0 + SQUARE : count;
-        for (i64 j = 0; j < wide; j++)
+        i64 k1 = k0 + SQUARE < count ? k0 + SQUARE : count, j = 0;
+        for (; col == 1 && k1 - k0 == SQUARE && j + 4 <= wide; j += 4)
+            for (i64 k = k0; k < k1; k += 4) turn(from + j * row + k, row, to + k * NR + j);
+        for (; j < wide; j++)
             for (i64 k = k0; k < k1; k++) to[k * NR + j] = from[j * row + k * col];
         for (i64 k = k0; k < k1; k++)
-            for (i64 j = wide; j < NR; j++) to[k * NR + j] = 0;
+            for (i64 l = wide; l < NR; l++) to[k * NR + l] = 0;
+    }
+}
+
+/* y[0..n) += A x with A's rows `row` apart: for so few rows of operands that packing does not pay. */
+static void times_rows(const real *a, i64 row, const real *x, i64 count, i64 n, real *y) {
+    enum { TOGETHER = 8 };
+    i64 j = 0;
+    for (; j + TOGETHER <= n; j += TOGETHER) {
+        V sum[TOGETHER];
+        UNROLL for (int u = 0; u < TOGETHER; u++) sum[u] = v_set(0);
+        i64 k = 0;
+        for (; k + LANES <= count; k += LANES) {
+            V e = v_load(x + k);
+            UNROLL for (int u = 0; u < TOGETHER; u++) sum[u] += e * v_load(a + (j + u) * row + k);
+        }
+        if (k < count) {
+            V e = v_load_n(x + k, (int)(count - k));
+            UNROLL for (int u = 0; u < TOGETHER; u++)
+                sum[u] += e * v_load_n(a + (j + u) * row + k, (int)(count - k));
+        }
+        UNROLL for (int u = 0; u < TOGETHER; u++) y[j + u] += v_sum(sum[u]);
+    }
+    for (; j < n; j++) {
+        V sum = v_set(0);
+        i64 k = 0;
+        for (; k + LANES <= count; k += LANES) sum += v_load(x + k) * v_load(a + j * row + k);
+        if (k < count)
+            sum += v_load_n(x + k, (int)(count - k)) * v_load_n(a + j * row + k, (int)(count - k));
+        y[j] += v_sum(sum);
+    }
+}
+
+/* The same with A's columns `col` apart, and its rows beside each other. */
+static void times_columns(const real *a, i64 col, const real *x, i64 count, i64 n, real *y) {
+    enum { TOGETHER = 4 };
+    i64 j = 0;
+    for (; j + TOGETHER * LANES <= n; j += TOGETHER * LANES) {
+        V sum[TOGETHER];
+        UNROLL for (int u = 0; u < TOGETHER; u++) sum[u] = v_load(y + j + u * LANES);
+        for (i64 k = 0; k < count; k++) {
+            V e = v_set(x[k]);
+            UNROLL for (int u = 0; u < TOGETHER; u++)
+                sum[u] += e * v_load(a + k * col + j + u * LANES);
+        }
+        UNROLL for (int u = 0; u < TOGETHER; u++) v_store(y + j + u * LANES, sum[u]);
+    }
+    for (; j < n; j += LANES) {
+        int lanes = n - j < LANES ? (int)(n - j) : LANES;
+        V sum = v_load_n(y + j, lanes);
+        for (i64 k = 0; k < count; k++) sum += v_set(x[k]) * v_load_n(a + k * col + j, lanes);
+        v_store_n(y + j, sum, lanes);
     }
 }
 

@@ -1,7 +1,7 @@
 // One vector of numbers: how wide it is, how it is loaded and stored, how its lanes are joined.
 //
 // The including file may define BPTT_REAL as `float` or `double` and BPTT_BYTES as the vector's
-// size. Written with the vector extensions of GCC (12 or newer) and Clang, for any machine they know.
+// size. Written with the vector extensions of GCC (12 or newer) and Clang, for all their machines.
 #ifndef BPTT_LANES_H
 #define BPTT_LANES_H
 

@@ -17,7 +17,10 @@
 enum {
     MOST_THREADS = 64,
     ROW_BLOCK = 8 * MR,   /* rows that go through all phases of a group together */
+    CHUNK = 4 * MR,       /* rows whose products go through a panel while it is near */
     TILE = 4096,          /* numbers of the products that a body is given at once */
+    FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
+    ALONE = 1 << 17,      /* multiplications for which it does not pay to wake a thread */
     CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
 };
 
@@ -59,6 +62,7 @@ typedef struct {
     i64 own_size, tile_at, block_at, sums_at, left_at, right_at, keys_at;
     i64 *block_offset;  /* of each block buffer in a thread's memory, in numbers */
     int columns;        /* threads divide columns and wait for each other in each step */
+    int direct;         /* so few rows that matrices are read as they lie */
     int one_runs;       /* the loop's phases need nothing of another thread's columns */
     int threads;
     const Team *team;
@@ -68,7 +72,7 @@ typedef struct {
 typedef struct {
     Call *call;
     int me, of;
-    char *own;
+    char *own, *block; /* `block`: where the rows of a block lie, another's if all work on them */
 } Thread;
 
 static void wait_for_all(Thread *t) {
@@ -107,13 +111,66 @@ static View look(const Thread *t, const Key *key, const Run *run, i64 local) {
     case PLACE_STEP: return (View){at + run->batch * down, down};
     case PLACE_ROLL: return (View){at + (parity * c->batch + run->batch) * down, down};
     case PLACE_BLOCK:
-        at = (real *)(t->own + c->block_at) + c->block_offset[c->sweep->place[place].index];
+        at = (real *)(t->block + c->block_at) + c->block_offset[c->sweep->place[place].index];
         return (View){at + c->size[key->col] + local * down, down};
-    default: return (View){at, 0};
+    default: return (View){at, down};
     }
 }
 
 /* --- one phase -------------------------------------------------------------------------------- */
+
+/* Rows low to high times one panel, as evenly as they can be shared out to the kernels. */
+static void chunk_of(const Stretch *stretch, i64 count, i64 low, i64 high, const real *panel,
+                     const real *add, real *to, i64 down) {
+    Stretch x[count + 1];
+    i64 r = low;
+    for (i64 group = (high - low + MR - 1) / MR; group > 0; group--) {
+        const i64 m = (high - r + group - 1) / group;
+        for (i64 k = 0; k < count; k++)
+            x[k] = (Stretch){stretch[k].at + r * stretch[k].row, stretch[k].row, stretch[k].count};
+        multiply_rows[m](x, count, panel, add, to + (r - low) * down, down);
+        r += m;
+    }
+}
+
+/* A block as it is multiplied: element (output j, operand k) is at[j * row + k * col]. */
+typedef struct {
+    const real *at;
+    i64 row, col;
+} Matrix;
+
+static Matrix matrix_of(const Call *c, const Block *block) {
+    const Port *port = c->port + c->sweep->place[block->place].index;
+    const real *at = c->at[block->place] + c->size[block->row] * port->row + c->size[block->col] * port->col;
+    return block->transposed ? (Matrix){at, port->col, port->row} : (Matrix){at, port->row, port->col};
+}
+
+/* One row's outputs c0 to c1, from matrices as they lie. */
+static void unpacked(const Call *c, const Gemm *g, const View *view, int out, i64 r, i64 c0, i64 c1,
+                     real *to) {
+    const Block *block = c->sweep->block + g->blocks + out * (g->operands + g->ones);
+    for (i64 j = 0; j < c1 - c0; j++) to[j] = 0;
+    for (int k = 0; k < g->operands + g->ones; k++, block++) {
+        const Matrix m = matrix_of(c, block);
+        const real *from = m.at + c0 * m.row;
+        if (k >= g->operands) {
+            for (i64 j = 0; j < c1 - c0; j++) to[j] += from[j * m.row];
+            continue;
+        }
+        const real *x = view[k].at + r * view[k].row;
+        const i64 count = c->size[c->sweep->key[g->keys + k].width];
+        if (m.col == 1 || m.row != 1) times_rows(from, m.row, x, count, c1 - c0, to);
+        else times_columns(from, m.col, x, count, c1 - c0, to);
+    }
+}
+
+/* Bring what a body will read or write near while the products before it are computed. */
+static void fetch(const Phase *p, const View *view, i64 from, i64 r0, i64 r1, i64 c0, i64 c1) {
+    for (i64 k = from; k < p->key_count; k++)
+        for (i64 r = r0; r < r1 && view[k].row; r++)
+            for (i64 c = c0; c < c1; c += 64 / (i64)sizeof(real))
+                __builtin_prefetch(view[k].at + r * view[k].row + c, 0, 2);
+}
 
 /* Rows a to b of a run, columns from c0 to c1 (c0 a multiple of NR). */
 static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i64 c0, i64 c1,
@@ -151,37 +208,42 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
             }
             stretches[g] = used - first[g];
         }
-        const i64 groups = (rows + MR - 1) / MR, p0 = c0 / NR, p1 = (c1 + NR - 1) / NR;
-        i64 wide = groups > 1 ? 1 : at_least(1, TILE / (p->tiles * at_most(rows, MR) * NR));
+        const i64 p0 = c0 / NR, p1 = (c1 + NR - 1) / NR, chunks = (rows + CHUNK - 1) / CHUNK;
+        i64 wide = rows > MR ? 1 : at_least(1, TILE / (p->tiles * rows * NR));
         wide = at_most(wide, p1 - p0);
-        const i64 down = wide * NR, across = (groups > 1 ? MR : rows) * down;
+        const i64 down = wide * NR, across = at_most(rows, CHUNK) * down;
         real *tile = (real *)(t->own + c->tile_at);
         for (i64 panel = p0; panel < p1; panel += wide) {
-            i64 r = a;
-            for (i64 group = 0; group < groups; group++) {
-                const i64 m = (b - r + groups - group - 1) / (groups - group);
+            i64 low = a;
+            for (i64 chunk = 0; chunk < chunks; chunk++) {
+                const i64 high = low + (b - low + chunks - chunk - 1) / (chunks - chunk);
+                fetch(p, view, used, low, high, panel * NR, at_most(c1, (panel + wide) * NR));
                 int out = 0;
                 for (int g = 0; g < p->gemm_count; g++) {
                     const Gemm *gemm = s->gemm + p->gemms + g;
-                    Stretch x[stretches[g] + 1];
-                    i64 depth = 0;
-                    for (i64 k = 0; k < stretches[g]; k++) {
-                        x[k] = stretch[first[g] + k];
-                        x[k].at += r * x[k].row;
-                        depth += x[k].count;
+                    if (c->direct) {
+                        for (int o = 0; o < gemm->outs; o++, out++)
+                            for (i64 r = low; r < high; r++)
+                                unpacked(c, gemm, view + (gemm->keys - p->keys), o, r, panel * NR,
+                                         at_most(c1, (panel + wide) * NR),
+                                         tile + out * across + (r - low) * down);
+                        continue;
                     }
+                    i64 depth = 0;
+                    for (i64 k = 0; k < stretches[g]; k++) depth += stretch[first[g] + k].count;
                     for (int o = 0; o < gemm->outs; o++, out++)
                         for (i64 j = 0; j < at_most(wide, p1 - panel); j++) {
                             i64 n = (panel + j) * gemm->outs + o;
-                            multiply_rows[m](x, stretches[g], c->packed[gemm->packed] + n * depth * NR,
-                                             gemm->ones ? c->added[gemm->packed] + n * NR : 0,
-                                             tile + out * across + j * NR, down);
+                            chunk_of(stretch + first[g], stretches[g], low, high,
+                                     c->packed[gemm->packed] + n * depth * NR,
+                                     gemm->ones ? c->added[gemm->packed] + n * NR : 0,
+                                     tile + out * across + j * NR, down);
                         }
                 }
-                p->body(view, tile, across, down, r, r + m, panel * NR,
+                p->body(view, tile, across, down, low, high, panel * NR,
                         at_most(c1, (panel + wide) * NR),
-                        sums + (r - a) * p->reduce_count * LANES, c->size);
-                r += m;
+                        sums + (low - a) * p->reduce_count * LANES, c->size);
+                low = high;
             }
         }
     }
@@ -252,14 +314,13 @@ static i64 first_reaching(const Run *runs, i64 count, i64 row) {
     return low;
 }
 
-static void clear(Thread *t, const Phase *p, i64 c0, i64 c1) {
+/* What a phase adds to, the place of its last key, begins at zero. */
+static void clear(const Thread *t, const Phase *p, i64 c0, i64 c1) {
     const Call *c = t->call;
-    for (int k = p->key_count - p->writes; k < p->key_count; k++) {
-        const Key *key = c->sweep->key + p->keys + k;
-        int batch = c->sweep->place[key->place].kind == PLACE_BATCH;
-        for (i64 r = 0; r < (batch ? c->batch : 1); r++)
-            for (i64 j = c0; j < c1; j++) c->at[key->place][r * c->down[key->place] + j] = 0;
-    }
+    const int place = c->sweep->key[p->keys + p->key_count - 1].place;
+    const i64 rows = c->sweep->place[place].kind == PLACE_BATCH ? c->batch : c->size[p->cleared];
+    for (i64 r = 0; r < rows; r++)
+        for (i64 j = c0; j < c1; j++) c->at[place][r * c->down[place] + j] = 0;
 }
 
 static void run_group(Thread *t, const Group *g) {
@@ -271,10 +332,22 @@ static void run_group(Thread *t, const Group *g) {
     if (phase->flags & PHASE_COLUMNS) {
         i64 c0, c1;
         columns_of(t, c->size[phase->space], &c0, &c1);
-        if (phase->flags & PHASE_CLEARS) clear(t, phase, c0, c1);
+        clear(t, phase, c0, c1);
         for (i64 n = 0; n < count && c0 < c1; n++)
             for (i64 r = 0; r < runs[n].count; r += ROW_BLOCK)
                 run_phase(t, phase, runs + n, r, at_most(runs[n].count, r + ROW_BLOCK), c0, c1, 0);
+        return;
+    }
+    if (c->direct && c->columns) {
+        t->block = c->own;
+        for (int k = 0; k < g->count; k++) {
+            i64 c0, c1;
+            columns_of(t, c->size[phase[k].space], &c0, &c1);
+            for (i64 n = 0; n < count && c0 < c1; n++)
+                run_phase(t, phase + k, runs + n, 0, runs[n].count, c0, c1, runs[n].row);
+            wait_for_all(t);
+        }
+        t->block = t->own;
         return;
     }
     const i64 from = share(c->rows, t->me, t->of), to = share(c->rows, t->me + 1, t->of);
@@ -409,17 +482,14 @@ static void pack_gemm(Thread *t, const Phase *p, const Gemm *g) {
         real *to = c->packed[g->packed] + n * depth * NR, *added = c->added[g->packed] + n * NR;
         for (int j = 0; j < NR && g->ones; j++) added[j] = 0;
         for (int k = 0; k < across; k++, block++) {
-            const Port *port = c->port + s->place[block->place].index;
-            i64 row = port->row, col = port->col;
-            const real *from = c->at[block->place] + c->size[block->row] * row + c->size[block->col] * col;
-            if (block->transposed) { i64 swap = row; row = col; col = swap; }
-            from += panel * NR * row;
+            const Matrix m = matrix_of(c, block);
+            const real *from = m.at + panel * NR * m.row;
             if (k >= g->operands) {
-                for (i64 j = 0; j < wide; j++) added[j] += from[j * row];
+                for (i64 j = 0; j < wide; j++) added[j] += from[j * m.row];
                 continue;
             }
             i64 count = key_width(c, g->keys + k);
-            pack(from, row, col, count, wide, to);
+            pack(from, m.row, m.col, count, wide, to);
             to += count * NR;
         }
     }
@@ -454,14 +524,14 @@ static void work(void *data) {
     const Sweep *s = c->sweep;
     Thread thread = {c, c->threads > 1 ? c->team->number() : 0, c->threads > 1 ? c->team->count() : 1, 0};
     Thread *t = &thread;
-    t->own = c->own + t->me * c->own_size;
+    t->own = t->block = c->own + t->me * c->own_size;
     for (i64 group = 0; group < c->groups; group++) {
         if (t->me == 0) {
             c->group = group;
             place_ports(c);
         }
         wait_for_all(t);
-        pack_all(t);
+        if (!c->direct) pack_all(t);
         wait_for_all(t);
         for (int k = 0; k < s->before_count; k++) {
             run_group(t, s->before + k);
@@ -590,7 +660,7 @@ static void lay_out(Call *c, Arena *a) {
             const Gemm *gemm = s->gemm + p->gemms + g;
             if (done[gemm->packed]) continue;
             done[gemm->packed] = 1;
-            i64 depth = 0, outs = padded(c->size[p->space], NR) * gemm->outs;
+            i64 depth = 0, outs = c->direct ? 0 : padded(c->size[p->space], NR) * gemm->outs;
             for (int n = 0; n < gemm->operands; n++) depth += key_width(c, gemm->keys + n);
             real *packed = take(a, numbers(outs * depth)), *added = take(a, numbers(outs));
             if (a->at) c->packed[gemm->packed] = packed, c->added[gemm->packed] = added;
@@ -605,7 +675,7 @@ static void lay_out(Call *c, Arena *a) {
         panels = at_least(panels, wide * KC);
     }
     Arena own = {0, 0};
-    c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * MR * NR) * 2));
+    c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * CHUNK * NR)));
     c->block_at = own.used, take(&own, numbers(block));
     c->sums_at = own.used, take(&own, numbers(most_sums * LANES * at_least(c->batch, ROW_BLOCK)));
     c->left_at = own.used, take(&own, numbers(s->time_count ? MR * KC : 0));
@@ -613,6 +683,21 @@ static void lay_out(Call *c, Arena *a) {
     c->keys_at = own.used, take(&own, most_keys * (i64)sizeof(View));
     c->own_size = padded(own.used, 4096);
     c->own = take(a, c->own_size * c->threads);
+}
+
+/* About how many multiplications there are in all. */
+static i64 work_of(const Call *c) {
+    const Sweep *s = c->sweep;
+    i64 all = 0;
+    for (int k = 0; k < s->phases; k++) {
+        const Phase *p = s->phase + k;
+        const i64 width = c->size[p->space];
+        all += width * p->key_count;
+        for (int g = 0; g < p->gemm_count; g++)
+            for (int n = 0; n < s->gemm[p->gemms + g].operands; n++)
+                all += key_width(c, s->gemm[p->gemms + g].keys + n) * width * s->gemm[p->gemms + g].outs;
+    }
+    return all * c->rows;
 }
 
 /* How threads share the loop: by sequences, or (few of them, or large matrices) by columns. */
@@ -631,9 +716,10 @@ static void divide(Call *c) {
                 bytes += numbers(key_width(c, gemm->keys + n) * c->size[p->space] * gemm->outs);
         }
     }
-    for (int k = s->first; k < s->last + s->last_count; k++) reduces |= s->phase[k].reduce_count;
+    for (int k = 0; k < s->phases; k++)
+        if (k < s->loop || k >= s->loop + s->loop_count) reduces |= s->phase[k].reduce_count;
     c->one_runs = !wide;
-    c->columns = !reduces && widest > NR && (c->batch < 4 * MR || bytes > CACHE);
+    c->columns = !reduces && c->threads > 1 && widest > NR && (c->batch < 4 * MR || bytes > CACHE);
 }
 
 __attribute__((visibility("default"))) int bptt_run(const Sweep *s, const i64 *n, real *const *at,
@@ -653,7 +739,9 @@ __attribute__((visibility("default"))) int bptt_run(const Sweep *s, const i64 *n
         call.rows = 0;
         for (i64 t = 0; t < steps; t++) call.rows += counts[t];
     }
+    call.direct = call.rows <= FEW_ROWS;
     call.threads = (int)at_least(1, at_most(threads, MOST_THREADS));
+    if (work_of(&call) < ALONE) call.threads = 1;
     Arena arena = {0, 0};
     lay_out(&call, &arena);
     char *memory = malloc((size_t)arena.used + 64);

@@ -75,11 +75,10 @@ enum {
     PHASE_STEPWISE = 2, /* reads or writes what there is one of a sequence */
     PHASE_COLUMNS = 4, /* adds up over rows: threads divide the columns */
     PHASE_WIDE = 8,    /* reads whole rows of what the phase before has made */
-    PHASE_CLEARS = 16, /* what it writes begins at zero */
 };
 
 typedef struct {
-    int space, gemms, gemm_count, tiles, keys, key_count, reduces, reduce_count, writes, flags;
+    int space, gemms, gemm_count, tiles, keys, key_count, reduces, reduce_count, cleared, flags;
     Body *body;
 } Phase;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,18 +15,20 @@ import numpy as np
 from bptt.backends.cpu import threads
 from bptt.backends.cpu.build import load
 from bptt.backends.once import WithoutTime
+from bptt.backends.rows import check_rows
 from bptt.backends.shapes import layout, solve_sizes
 from bptt.calculus.schedule import schedule
 from bptt.errors import UserError
 from bptt.ir.dims import Dims, shape_of
-from bptt.ir.ports import At, Port, inputs
+from bptt.ir.ports import At, Port, inputs, row_numbers
 from bptt.ir.program import Program
 from bptt.printers.c import print_c
 
 Array = Any
 Shapes = tuple[tuple[int, ...], ...]
 
-REALS = {"float32": "float", "float64": "double"}
+_REALS = {"float32": "float", "float64": "double"}
+KINDS = tuple(_REALS)  # the number formats that there is compiled code for
 
 
 def execute(
@@ -41,13 +44,13 @@ def execute(
         raise UserError(f"{len(arrays)} arrays for the {len(code.inputs)} inputs of a sweep")
     lengths = None if batch_sizes is None else tuple(map(int, batch_sizes))
     launch = code.launch(tuple(tuple(a.shape) for a in arrays), lengths)
-    return launch.run(arrays, _library(p, _real(arrays)), isinstance(like, np.ndarray))
+    return launch.run(arrays, _library(p, _real(arrays), os.environ.get("BPTT_CFLAGS", "")), isinstance(like, np.ndarray))
 
 
 def _real(arrays: Sequence[Array]) -> str:
     kinds = {str(a.dtype).removeprefix("torch.") for a in arrays}
-    if len(kinds) == 1 and (kind := kinds.pop()) in REALS:
-        return REALS[kind]
+    if len(kinds) == 1 and (kind := kinds.pop()) in _REALS:
+        return _REALS[kind]
     found = ", ".join(sorted(kinds)) or kind
     raise UserError(
         f"the compiled backend takes float32 or float64, and was given {found}",
@@ -65,8 +68,8 @@ class _Library:
 
 
 @lru_cache(maxsize=512)
-def _library(p: Program, real: str) -> _Library:
-    flags = (f"-DBPTT_REAL={real}",)
+def _library(p: Program, real: str, extra: str) -> _Library:
+    flags = (f"-DBPTT_REAL={real}", *extra.split())
     held = load(_code(p).printed.source, flags=flags)
     run = load('#include "loop.c"\n', flags=flags).bptt_run
     whole, pointer = ctypes.c_int64, ctypes.c_void_p
@@ -81,7 +84,7 @@ class _Code:
 
     def __init__(self, p: Program) -> None:
         self.program, self.plan = p, schedule(p)
-        self.inputs = inputs(p)
+        self.inputs, self.rows = inputs(p), row_numbers(p)
         self.printed = print_c(self.plan)
         self.before = WithoutTime(self.plan.once, p)
         self.after = WithoutTime(self.plan.finish, p)
@@ -141,6 +144,7 @@ class _Launch:
             for port, shape in zip(code.inputs, shapes, strict=True)
         )
         self.grouped = self.groups if grouped else 1
+        self.once_ranks = {name: len(d) for name, d in dims.items()}
         for name in printed.once:
             strides += self.constant(shape_of(dims[name], self.sizes), self.grouped)
         for name in printed.sums:
@@ -163,6 +167,8 @@ class _Launch:
 
     def run(self, arrays: Sequence[Array], library: _Library, numpy: bool) -> list[Array]:
         code = self.code
+        if code.rows:
+            check_rows(code.rows, dict(zip(code.inputs, arrays, strict=True)), self.sizes)
         held = [self.contiguous(a, numpy) for a in arrays]
         like = held[0]
         for k in self.wide:
@@ -183,6 +189,7 @@ class _Launch:
             constants.update(code.before(constants, self.sizes, like))
             for name in code.printed.once:
                 a = constants[name]
+                a = a if len(a.shape) > self.once_ranks[name] else a[None]
                 alike = a.shape[0] == self.grouped
                 onces.append(self.contiguous(a if alike else self.widened(a, numpy), numpy))
         every = (*held, *made[:outputs], *onces, *made[outputs:])

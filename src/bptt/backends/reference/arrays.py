@@ -99,6 +99,21 @@ class NumpyArrays:
         """Over the last one or two axes."""
         return a.sum(tuple(range(-axes, 0)))
 
+    def row(self, table: Array, k: Array) -> Array:
+        """The rows of a table, [..., V, w], whose numbers stand in `k`, [..., N, 1]."""
+        at = k[..., 0].astype(np.intp)
+        if table.ndim == 2 or table.shape[0] == 1:
+            return table.reshape(table.shape[-2:])[at]
+        return table[np.arange(table.shape[0])[:, None], at]
+
+    def put_row(self, a: Array, k: Array, rows: int) -> Array:
+        """Each row of `a`, [..., N, w], added to that row of zeros whose number stands in `k`."""
+        out = np.zeros((*a.shape[:-2], rows, a.shape[-1]), a.dtype)
+        at = k[..., 0].astype(np.intp)
+        groups = () if a.ndim == 2 else (np.arange(a.shape[0])[:, None],)
+        np.add.at(out, (*groups, at), a)
+        return out
+
     def swap(self, a: Array) -> Array:
         """The transpose of the last two axes."""
         return np.swapaxes(a, -1, -2)
@@ -166,6 +181,7 @@ class TorchArrays(NumpyArrays):
         self.sin, self.cos = torch.sin, torch.cos
         self.sqrt, self.abs, self.sign = torch.sqrt, torch.abs, torch.sign
         self.matmul, self.log_sigmoid = torch.matmul, f.logsigmoid
+        self.embedding = f.embedding
 
     def sigmoid(self, a: Array, out: Array | None = None) -> Array:
         return self.torch.sigmoid(a, out=out)
@@ -219,6 +235,21 @@ class TorchArrays(NumpyArrays):
 
     def sum_all(self, a: Array, axes: int) -> Array:
         return a.sum(tuple(range(-axes, 0)))
+
+    def row(self, table: Array, k: Array) -> Array:
+        at = k[..., 0].long()
+        if table.ndim == 2 or table.shape[0] == 1:
+            return self.embedding(at, table.reshape(table.shape[-2:]))
+        return table[self.torch.arange(table.shape[0], device=at.device)[:, None], at]
+
+    def put_row(self, a: Array, k: Array, rows: int) -> Array:
+        at = k[..., 0].long()
+        lead = a.shape[:-2]
+        if lead:  # one table after the other
+            at = at + rows * self.torch.arange(lead[0], device=at.device)[:, None]
+        out = a.new_zeros((lead[0] if lead else 1) * rows, a.shape[-1])
+        out.index_add_(0, at.reshape(-1), a.reshape(-1, a.shape[-1]))
+        return out.reshape(*lead, rows, a.shape[-1])
 
     def swap(self, a: Array) -> Array:
         return a.transpose(-1, -2)

@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 from bptt.calculus.schedule import schedule
-from bptt.ir.dims import terms
+from bptt.ir.dims import Dim, terms
 from bptt.ir.ops import number
 from bptt.ir.plan import Plan
-from bptt.ir.ports import Port, inputs, outputs
+from bptt.ir.ports import Port, inputs, outputs, row_numbers
 from bptt.ir.program import Program, refs
 from bptt.printers.numpy import (
     Printed,
@@ -49,6 +49,7 @@ class Code:
     after: list[Function]
     finish: Function
     slots: list[str]
+    row_numbers: dict[str, list[Dim]]
 
     def source(self) -> str:
         """Everything that was generated, to read."""
@@ -77,6 +78,7 @@ def code(p: Program) -> Code:
         [_compiled(f, "after") for f in print_rows(plan, plan.after, "after", sizes)],
         _compiled(print_once(plan.finish, "finish", sizes), "finish"),
         slots,
+        row_numbers(p),
     )
 
 

@@ -21,7 +21,10 @@ class Constants:
         self.panels: dict[str, Array] = {}
 
     def beside_rows(self, name: str) -> Array:
-        """A vector or number as it stands beside rows; a panel, transposed; a panel's bias."""
+        """A vector or number as it stands beside rows; a panel, transposed; a panel's bias; a
+        table, whose rows are chosen, as it is."""
+        if name.endswith(" table"):
+            return self.constants[name.removesuffix(" table")]
         if name in self.constants:
             a = self.constants[name]
             return a[..., None, :] if self.dims(name) else a[..., None, None]

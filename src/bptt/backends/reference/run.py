@@ -11,6 +11,7 @@ from bptt.backends.reference.code import Code, Function, code, constant_alias
 from bptt.backends.reference.panels import Constants
 from bptt.backends.reference.shapes import layout, solve_sizes
 from bptt.backends.reference.time import Time
+from bptt.backends.rows import check_rows
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
 from bptt.ir.ops import number
@@ -50,6 +51,7 @@ class _Run:
         self.time = Time(self.x, counts, batch)
         self.total = self.time.total_rows
         self.ragged = batch_sizes is not None
+        check_rows(c.row_numbers, given, self.sizes)
         lead = () if self.groups == 1 else (self.groups,)
         self.lead = lead
         self.series: dict[str, Array] = {}

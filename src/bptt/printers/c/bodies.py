@@ -11,6 +11,7 @@ from bptt.ir.ops import OPS, number
 from bptt.ir.program import Node
 from bptt.printers.c.phases import PIECES, Step, width
 
+WHOLE = PIECES | {"row"}  # ops whose arguments are read as they lie in memory
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 FUNCTIONS = frozenset(
     "tanh sin cos sigmoid exp log sqrt relu softplus logsigmoid softsign abs positive sign"
@@ -56,16 +57,17 @@ class Body:
         for out in self.outs:
             self.store(out, step.space, self.product(out), stores, row_stores)
         for e in step.body:
+            if step.adds == "table":
+                self.into_table(e.name, e.rhs, stores)
+                continue
             value = self.expression(e.rhs)
             if step.adds and e is step.body[-1]:
                 to = self.pointer(self.written(e.name))
                 if step.adds == "rows":
                     added = (value, to)
                     continue
-                old = f"LOAD({to} + c)" if self.vector else f"v_set({to}[0])"
-                value = self.bind(f"{old} + {value}", step.space)
-                put = f"STORE({to} + c, {value});" if self.vector else f"{to}[0] = {value}[0];"
-                stores.append(put)
+                value = self.bind(f"{self.at(to, step.space)} + {value}", step.space)
+                stores.append(self.put(to, step.space, value))
                 continue
             self.named[e.name] = value
             self.store(e.name, e.rhs.dims, value, stores, row_stores)
@@ -173,13 +175,36 @@ class Body:
             return
         if value.startswith("v_set"):
             value = self.bind(value, dims)
-        to = self.pointer(key)
-        if dims and self.vector:
-            stores.append(f"STORE({to} + c, {value});")
-        elif self.vector:
-            row_stores.append(f"{to}[0] = {value}[0];")
-        else:
-            stores.append(f"{to}[0] = {value}[0];")
+        into = row_stores if self.vector and not dims else stores
+        into.append(self.put(self.pointer(key), dims, value))
+
+    def into_table(self, name: str, of: Node, stores: list[str]) -> None:
+        """Add a row to that row of a table which a number chooses."""
+        value = self.expression(of.args[0])
+        self.names.read(of.args[1], 0, None)  # before what is written, which comes last
+        at, dims = self.table_row(self.written(name), of.args[1], of.dims), of.args[0].dims
+        total = self.bind(f"{self.at(at, dims)} + {value}", dims)
+        stores.append(self.put(at, dims, total))
+
+    def table_row(self, table: int, chooses: Node, dims: Dims) -> str:
+        """A pointer to a row of a table."""
+        key = self.names.read(chooses, 0, None)
+        at = f"v[{key}].at[r * v[{key}].row]"
+        name = f"t{table}"
+        self.pointers[-1 - table] = (
+            f"real *const {name} = v[{table}].at + (i64){at}"
+            + (f" * v[{table}].row;" if len(dims) == 2 else ";")
+        )
+        return name
+
+    def at(self, pointer: str, dims: Dims) -> str:
+        """What stands at a row's pointer: this vector of columns, or one number."""
+        return f"LOAD({pointer} + c)" if self.vector and dims else f"v_set({pointer}[0])"
+
+    def put(self, pointer: str, dims: Dims, value: str) -> str:
+        """The statement that writes it there."""
+        wide = self.vector and dims
+        return f"STORE({pointer} + c, {value});" if wide else f"{pointer}[0] = {value}[0];"
 
     def product(self, out: str) -> str:
         """What the products of this phase left in the tile, and what is added to it."""
@@ -201,7 +226,7 @@ class Body:
             n, ready = stack.pop()
             if n in self.value:
                 continue
-            if ready or number(n) is not None or n.op in PIECES:
+            if ready or number(n) is not None or n.op in WHOLE:
                 self.value[n] = self.one(n)
             else:
                 stack.append((n, True))
@@ -242,6 +267,10 @@ class Body:
                     found.append(self.piece(a, start, width(a.dims)))
                     start = add_dims(start, width(a.dims))
                 return self.bind(" + ".join(found), n.dims)
+            case "row":
+                table = self.names.read(n.args[0], 0, width(n.dims))
+                at = self.table_row(table, n.args[1], n.args[0].dims)
+                return self.bind(self.at(at, n.dims), n.dims)
             case "embed":
                 start, _ = n.attr[0]
                 return self.bind(self.piece(n.args[0], start, width(n.args[0].dims)), n.dims)
@@ -253,10 +282,7 @@ class Body:
                 raise no_spelling(n)
 
     def load(self, n: Node, start: Dim, length: Dim | None, dims: Dims) -> str:
-        at = self.pointer(self.names.read(n, start, length))
-        if self.vector and dims:
-            return self.bind(f"LOAD({at} + c)", dims)
-        return self.bind(f"v_set({at}[0])", ())
+        return self.bind(self.at(self.pointer(self.names.read(n, start, length)), dims), dims)
 
     def piece(self, a: Node, start: Dim, length: Dim) -> str:
         """A value that takes the columns from `start` on, and zero beside it."""

@@ -32,7 +32,8 @@ class Product:
 
 @dataclass
 class Step:
-    """A phase in one space. `adds`: its last line adds up, over "rows" or, for each sequence, over "steps"."""
+    """A phase in one space. `adds`: its last line adds up: over "rows", over
+    "steps" for each sequence, or into the rows of a "table"."""
 
     space: Dims
     products: list[Product] = field(default_factory=list[Product])
@@ -274,7 +275,9 @@ class Lowering:
         steps: list[Step] = []
         for a in phase.accums:
             of, _ = self.pieces(substituted(a.of, known), Step(a.of.dims), steps)
-            steps.append(Step(of.dims, body=[Equation(a.name, Kind.SUM, of)], adds="rows"))
+            table = of.op == "put_row"
+            space, adds = (of.dims[1:], "table") if table else (of.dims, "rows")
+            steps.append(Step(space, body=[Equation(a.name, Kind.SUM, of)], adds=adds))
         return steps
 
     # --- what comes out under another name ---

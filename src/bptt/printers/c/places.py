@@ -143,7 +143,7 @@ class Places:
     def own_ports(self, kinds: dict[str, str | None]) -> None:
         """What comes out of the sweep is computed where it is wanted."""
         outs = {n: Port(n, At.STEPS) for n in self.p.outputs if n in self.where}
-        sums = {e.name for s in self.low.after if s.adds == "rows" for e in s.body[-1:]}
+        sums = {e.name for s in self.low.after if s.adds in ("rows", "table") for e in s.body[-1:]}
         sums -= set(self.low.copies)
         for name in self.where:
             if name in sums:

@@ -65,7 +65,7 @@ class Tables:
         self.packs: dict[object, int] = {}
         self.bodies: list[str] = []
         self.once = tuple(e.name for e in plan.once)
-        sums = [s.body[-1].name for s in low.after if s.adds == "rows"]
+        sums = [s.body[-1].name for s in low.after if s.adds in ("rows", "table")]
         sums += [name for g in plan.time_gemms for name in g.outs]
         outs = outputs(self.p)
         self.sums = tuple(n for n in sums if Port(n, At.CONST) not in outs)
@@ -126,6 +126,8 @@ class Tables:
 
     def key(self, n: Node, start: Dim = 0, length: Dim | None = None) -> str:
         """A leaf as a key: a place, and what stands there beyond the sequence's end."""
+        if n.op == "block":
+            return self.key(n.args[0], *n.attr[0])
         base, wide = self.reader.node(n), width(n.dims)
         place, edge = self.base(base, wide), 0
         shift = base.shift if base.kind != "static" else 0
@@ -175,7 +177,7 @@ class Tables:
         if any(n.op in ("concat", "embed", "block") for n in self.nodes(step)):
             flags.add("WIDE")
         if step.adds:
-            flags |= {"COLUMNS", "CLEARS"}
+            flags.add("COLUMNS")
         rows = [
             self.t["gemm"].add(
                 f"{{{len(q.outs)}, {len(q.operands)}, {first + at}, {q.ones}, "
@@ -197,8 +199,12 @@ class Tables:
         self.t["phase"].add(
             f"{{{self.size(width(step.space))}, {rows[0] if rows else 0}, {len(rows)}, {tiles}, "
             f"{first}, {len(keys)}, {reduces[0] if reduces else 0}, {len(reduces)}, "
-            f"{int(bool(step.adds))}, {' | '.join(f'PHASE_{f}' for f in sorted(flags)) or 0}, body{index}}}"
+            f"{self.size(self.added_rows(step))}, {' | '.join(f'PHASE_{f}' for f in sorted(flags)) or 0}, body{index}}}"
         )
+
+    def added_rows(self, step: Step) -> Dim:
+        """How many rows a sum has."""
+        return step.body[-1].rhs.dims[0] if step.adds == "table" else 1
 
     def nodes(self, step: Step) -> list[Node]:
         from bptt.ir.program import walk
@@ -206,7 +212,7 @@ class Tables:
         return walk(*step.reads())
 
     def flag(self, n: Node, flags: set[str]) -> None:
-        base = self.reader.node(n)
+        base = self.reader.node(n.args[0] if n.op == "block" else n)
         if base.kind == "static":
             flags.add("STEPWISE")
         elif base.shift:

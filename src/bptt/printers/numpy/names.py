@@ -38,6 +38,12 @@ def dim_source(dim: Dim, sizes: list[str]) -> str:
     return "+".join(parts).replace("1*n", "n") if parts else "0"
 
 
+def spans_source(n: Node, sizes: list[str]) -> str:
+    """The stretches of a `block`, as Python writes slices."""
+    found = [(dim_source(s, sizes), dim_source(k, sizes)) for s, k in n.attr]
+    return ", ".join(f"{s}:{s}+{k}" for s, k in found)
+
+
 def no_spelling(n: Node) -> BpttError:
     """What to say of an op that this language cannot write: of a function left open, its name."""
     if n.op.startswith("call"):

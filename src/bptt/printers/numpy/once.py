@@ -11,6 +11,7 @@ from bptt.printers.numpy.names import (
     Printed,
     dim_source,
     no_spelling,
+    spans_source,
 )
 
 
@@ -88,7 +89,8 @@ class _Once:
                 ]
                 return f"X.join([{', '.join(pieces)}])"
             case "block":
-                return f"X.whole({args[0]}, {self.shape(n.args[0].dims)})[..., {self.spans(n)}]"
+                inner = f"X.whole({args[0]}, {self.shape(n.args[0].dims)})"
+                return f"{inner}[..., {spans_source(n, self.sizes)}]"
             case "embed":
                 inner = f"X.whole({args[0]}, {self.shape(n.args[0].dims)})"
                 starts = f"({''.join(dim_source(s, self.sizes) + ', ' for s, _ in n.attr)})"
@@ -99,7 +101,3 @@ class _Once:
                 return f"X.{FUNCTIONS[op]}({', '.join(args)})"
             case _:
                 raise no_spelling(n)
-
-    def spans(self, n: Node) -> str:
-        found = [(dim_source(s, self.sizes), dim_source(k, self.sizes)) for s, k in n.attr]
-        return ", ".join(f"{s}:{s}+{k}" for s, k in found)

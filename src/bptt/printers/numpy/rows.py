@@ -16,6 +16,7 @@ from bptt.printers.numpy.names import (
     Printed,
     dim_source,
     no_spelling,
+    spans_source,
 )
 
 # Functions that can write their result into a slot.
@@ -148,7 +149,15 @@ class _Printer:
         for r in phase.reduces:
             self.bind(r.out, f"X.{r.op}({self.spread(r.of)})")
         for a in phase.accums:
-            self.bind(f"sum {a.name}", f"X.row_sum({self.spread(a.of)})")
+            self.bind(f"sum {a.name}", self.summed(a.of))
+
+    def summed(self, of: Node) -> str:
+        """The sum of `of` over all rows."""
+        if of.op != "put_row":
+            return f"X.row_sum({self.spread(of)})"
+        args = [*map(self.spread, of.args), dim_source(of.attr[0], self.sizes)]
+        column = "" if of.args[0].dims else "[..., 0]"
+        return f"X.put_row({', '.join(args)}){column}"
 
     def bind(self, name: str, source: str) -> None:
         """Let `name` be the value of `source`, in its slot if it has one."""
@@ -288,6 +297,8 @@ class _Printer:
 
     def one(self, n: Node, args: list[str]) -> str:
         match n.op:
+            case "ref" if len(n.dims) == 2:
+                return self.constants(f"{n.attr[0]} table")
             case "ref":
                 return self.reference(*n.attr)
             case "const":
@@ -302,13 +313,15 @@ class _Printer:
                 p = float.fromhex(n.attr[0])
                 return f"({args[0]} * {args[0]})" if p == 2 else f"({args[0]} ** {p!r})"
             case "block":
-                start = dim_source(n.attr[0][0], self.sizes)
-                return f"{args[0]}[..., {start}:{start}+{dim_source(n.attr[0][1], self.sizes)}]"
+                return f"{args[0]}[..., {spans_source(n, self.sizes)}]"
             case "concat":
                 return f"X.cat([{', '.join(map(self.spread, n.args))}])"
             case "embed":
                 start, whole = (dim_source(d, self.sizes) for d in n.attr[0])
                 return f"X.embed({self.spread(n.args[0])}, ({start},), ({whole},))"
+            case "row":
+                table = args[0] if len(n.args[0].dims) == 2 else f"X.swap({args[0]})"
+                return f"X.row({table}, {args[1]})"
             case op if op in INFIX:
                 return f"({args[0]} {INFIX[op]} {args[1]})"
             case op if op in FUNCTIONS:

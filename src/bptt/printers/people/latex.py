@@ -76,7 +76,7 @@ class Latex(Spelled):
         | {
             name: rf"\operatorname{{{name.replace('_', '-')}}}"
             for name in "softplus logsigmoid softsign relu sign positive prefer same sum mean"
-            " softmax log_softmax embed cumsum rcumsum repeat fold lower each".split()
+            " softmax log_softmax row put_row embed cumsum rcumsum repeat fold lower each".split()
         }
     )
 
@@ -155,6 +155,9 @@ class Latex(Spelled):
     def print_embed(self, n: Node, pieces: list[Piece]) -> Piece:
         sizes = [_size(d) for span in n.attr for d in span]
         return self.call(self.functions["embed"], [pieces[0].text, *sizes])
+
+    def print_put_row(self, n: Node, pieces: list[Piece]) -> Piece:
+        return self.call(self.functions["put_row"], [*(p.text for p in pieces), _size(n.attr[0])])
 
     def print_pattern(self, n: Node, pieces: list[Piece]) -> Piece:
         kind, size, *times = n.attr

@@ -65,8 +65,8 @@ class MathML(Spelled):
         {
             name: f"<mi>{name.replace('_', '-')}</mi>"
             for name in "tanh sin cos exp log max min softplus logsigmoid softsign relu sign"
-            " positive prefer same sum mean softmax log_softmax embed cumsum rcumsum repeat fold"
-            " lower each".split()
+            " positive prefer same sum mean softmax log_softmax row put_row embed cumsum rcumsum"
+            " repeat fold lower each".split()
         }
         | {"sigmoid": "<mi>σ</mi>", "row_max": "<mi>max</mi>"}
     )
@@ -147,6 +147,10 @@ class MathML(Spelled):
     def print_embed(self, n: Node, pieces: list[Piece]) -> Piece:
         sizes = [size(d) for span in n.attr for d in span]
         return self.call(self.functions["embed"], [pieces[0].text, *sizes])
+
+    def print_put_row(self, n: Node, pieces: list[Piece]) -> Piece:
+        args = [*(p.text for p in pieces), size(n.attr[0])]
+        return self.call(self.functions["put_row"], args)
 
     def print_repeat(self, n: Node, pieces: list[Piece]) -> Piece:
         matrix = n.args[0].args[0] if n.args[0].op == "T" else n.args[0]

@@ -23,6 +23,8 @@ _EXPLAINED = {
     "same": "same(a, b) is 1 where a and b are equal, else 0.",
     "rcumsum": "rcumsum(v) is the cumulative sum of v from its end.",
     "fold": "fold(v, n) sums the elements of v in groups of n.",
+    "row": "row(E, k) is row number k of E, counted from 0.",
+    "put_row": "put_row(v, k, n) is a matrix of n rows, all zero but number k, which is v.",
     "embed": "embed(v, k, n) is a vector of n numbers, v from number k on and else zero.",
 }
 
@@ -189,6 +191,9 @@ class Plain(Spelled):
 
     def print_embed(self, n: Node, pieces: list[Piece]) -> Piece:
         return self.call("embed", [pieces[0].text, *(show_dim(d) for span in n.attr for d in span)])
+
+    def print_put_row(self, n: Node, pieces: list[Piece]) -> Piece:
+        return self.call("put_row", [*(p.text for p in pieces), show_dim(n.attr[0])])
 
     def print_call(self, n: Node, pieces: list[Piece]) -> Piece:
         name, order = n.attr

@@ -1,0 +1,96 @@
+"""What the machine can do at most, measured in the rounds themselves: its speed changes."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+from bptt.bench.runner import AT_LEAST, Clock
+from bptt.errors import BpttError
+
+_CHAINS = 12  # that wait for nobody: more than latency times units of any core
+_FEWEST_STEPS = 100_000  # of each, doubled until a probe lasts as long as a measurement
+_SOURCE = f"""
+#include "lanes.h"
+__attribute__((visibility("default"))) long bptt_peak(long steps, float x, float y, float *out) {{
+  V a[{_CHAINS}], f = v_set(x), s = v_set(y);
+  for (int k = 0; k < {_CHAINS}; k++) a[k] = v_set(y + k);
+  for (long t = 0; t < steps; t++) {{
+{"".join(f"    a[{k}] = a[{k}] * f + s;{chr(10)}" for k in range(_CHAINS))}\
+  }}
+  V sum = a[0];
+  for (int k = 1; k < {_CHAINS}; k++) sum += a[k];
+  v_store(out, sum);
+  return 2L * {_CHAINS} * LANES * steps;
+}}
+"""
+_MOST_LANES = 16
+_MATRIX = 768  # its three matrices fit a second-level cache, and a product takes milliseconds
+
+
+class Peak(NamedTuple):
+    """`measure` gives FLOP/s. `kind`: "fma", chains of multiply-adds, or "matmul", torch's own."""
+
+    kind: str
+    measure: Callable[[], float]
+
+
+@cache
+def probe(threads: int) -> Peak:
+    """The peak of so many threads. Without a compiler it is a product of matrices in torch."""
+    try:
+        from bptt.backends.cpu.build import load
+
+        library = load(_SOURCE)
+    except BpttError:
+        return Peak("matmul", _matmul())
+    kernel = library.bptt_peak
+    kernel.restype = ctypes.c_long
+    kernel.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float, ctypes.c_void_p]
+
+    def one(steps: int) -> int:
+        out = (ctypes.c_float * _MOST_LANES)()
+        return kernel(steps, 0.5, 1.0, out)
+
+    steps = enough(one, time.perf_counter)
+    pool = ThreadPoolExecutor(max(1, threads - 1))
+
+    def measure() -> float:
+        # This thread takes part: one that has to be woken first may wait for as long as it works.
+        start = time.perf_counter()
+        others = [pool.submit(one, steps) for _ in range(threads - 1)]
+        done = one(steps) + sum(other.result() for other in others)
+        return done / (time.perf_counter() - start)
+
+    return Peak("fma", measure)
+
+
+def enough(one: Callable[[int], int], clock: Clock) -> int:
+    """So many steps that they last as long as a measurement of a side: then whatever interrupts
+    this process takes the same part of both."""
+    steps = _FEWEST_STEPS
+    while True:
+        start = clock()
+        one(steps)
+        if clock() - start >= AT_LEAST:
+            return steps
+        steps *= 2
+
+
+def _matmul() -> Callable[[], float]:
+    import torch
+
+    a = torch.ones(_MATRIX, _MATRIX)
+    out = torch.empty_like(a)
+
+    def measure() -> float:
+        start = time.perf_counter()
+        torch.mm(a, a, out=out)
+        return 2 * _MATRIX**3 / (time.perf_counter() - start)
+
+    measure()
+    return measure

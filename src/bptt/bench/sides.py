@@ -1,0 +1,281 @@
+"""Who is compared: ways to run a layer, each made ready for a Problem.
+
+What is timed and what the gate looks at is one and the same call.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bptt.bench.bodies import BODIES, torch_loop
+from bptt.bench.problems import TAIL, How, Pairs, Problem, Raw, load_weights, made, single_layer
+
+STOCK = "lstm"  # the cell of nn.LSTM
+
+
+class Unavailable(Exception):
+    """A side that cannot run here, and why."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A side made ready. `call` computes, `pairs` gives the parts of its result their names.
+
+    `forward` and `weights` are there for sides of which the memory kept for backward can be seen.
+    """
+
+    call: Callable[[], Raw]
+    pairs: Callable[[Raw], Pairs]
+    forward: Callable[[], Raw] | None = None
+    weights: tuple[Any, ...] = ()
+    backend: str = ""  # what runs our layer
+
+
+@dataclass(frozen=True)
+class Side:
+    """A way to run a layer. `prepare` raises Unavailable.
+
+    `stock`: it always runs the stock cell. `cells`: those it can run, if not all.
+    """
+
+    prepare: Callable[[Problem, How], Ready]
+    stock: bool = False
+    cells: frozenset[str] | None = None
+    one_step: bool = False  # it runs T = 1 only
+    asked: bool = False  # it is left out unless asked for
+
+    def unfit(self, cell: str, steps: int) -> str:
+        """Why it cannot be compared with this cell at so many steps; empty if it can."""
+        if self.one_step and steps > 1:
+            return "it runs one step"
+        if self.cells is not None and cell not in self.cells:
+            return f"nobody has written a loop of `{cell}` by hand"
+        return ""
+
+
+# --- layers -------------------------------------------------------------------------------------
+
+
+def ours(**options: str | None) -> Side:
+    """Our layers: `bptt.nn.LSTM` for the stock cell, else `Recurrent`. `options` go to them."""
+
+    def prepare(problem: Problem, how: How) -> Ready:
+        if problem.cell == STOCK:
+            from bptt.nn import LSTM
+
+            return _like_lstm(made(LSTM, *problem.shape[2:], **options), problem, how)
+        return _recurrent(single_layer(problem.cell, problem.shape, **options), problem, how)
+
+    return Side(prepare)
+
+
+def our_lstm(**options: str | None) -> Side:
+    """Our layer of the stock cell, for other cells to be compared with."""
+    return Side(ours(**options).prepare, stock=True)
+
+
+def nn_lstm(problem: Problem, how: How) -> Ready:
+    """torch's own layer of the stock cell."""
+    from torch import nn
+
+    return _like_lstm(nn.LSTM(*problem.shape[2:]), problem, how)
+
+
+def _nn_cell(problem: Problem, how: How) -> Ready:
+    from torch import nn
+
+    module = _load_stacked(nn.LSTMCell(*problem.shape[2:]), problem, how)
+    x = _tensor(problem.x[0], how)
+
+    def forward() -> Raw:
+        h, c = module(x)
+        return [h, h, c]
+
+    return _torch_side(forward, x, module, problem, how, _split_stacked)
+
+
+def _like_lstm(module: Any, problem: Problem, how: How) -> Ready:
+    module = _load_stacked(module, problem, how)
+    x = _tensor(problem.x, how)
+
+    def forward() -> Raw:
+        output, (h, c) = module(x)
+        return [output, h, c]
+
+    return _torch_side(forward, x, module, problem, how, _split_stacked)
+
+
+def _recurrent(module: Any, problem: Problem, how: How) -> Ready:
+    import torch
+
+    module = module.to(getattr(torch, how.dtype))
+    load_weights(module, problem.weights)
+    x = _tensor(problem.x, how)
+
+    def forward() -> Raw:
+        output, finals = module(x)
+        return [output, *finals]
+
+    def split(grads: Mapping[str, Any]) -> Pairs:
+        return [(name.removesuffix(TAIL), grad) for name, grad in grads.items()]
+
+    return _torch_side(forward, x, module, problem, how, split)
+
+
+def _load_stacked(module: Any, problem: Problem, how: How) -> Any:
+    """A module with nn.LSTM's parameters, or nn.LSTMCell's, holding the stock cell's numbers."""
+    import torch
+
+    module = module.to(getattr(torch, how.dtype))
+    W, U, b = BODIES[STOCK].stacked(problem.weights)
+    values = {"weight_ih": W, "weight_hh": U, "bias_ih": b, "bias_hh": np.zeros_like(b)}
+    load_weights(module, values)
+    return module
+
+
+def _split_stacked(grads: Mapping[str, Any]) -> Pairs:
+    """Gradients of nn.LSTM's parameters by the cell's names; both biases have one gradient."""
+    W, U, b, again = grads.values()
+    body = BODIES[STOCK]
+    return body.parts(W, U, b) + body.parts(W, U, again)[-len(body.gates) :]
+
+
+# --- loops --------------------------------------------------------------------------------------
+
+
+def eager(problem: Problem, how: How) -> Ready:
+    """A loop in plain torch, for the cells of `bodies`."""
+    return _looped(lambda loop: loop, problem, how)
+
+
+def _jit(problem: Problem, how: How) -> Ready:
+    import torch
+
+    with warnings.catch_warnings():  # it is deprecated, and still what much code runs
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _looped(torch.jit.script, problem, how)
+
+
+def _compile(problem: Problem, how: How) -> Ready:
+    import torch
+
+    torch.compiler.reset()  # so that no loop meets the limit of recompiles of those before it
+    ready = _looped(lambda loop: torch.compile(loop, fullgraph=True, dynamic=False), problem, how)
+    try:
+        ready.call()
+    except RuntimeError as error:
+        raise Unavailable(f"torch.compile fails: {str(error).splitlines()[0]}") from error
+    return ready
+
+
+def _looped(wrap: Callable[[Any], Any], problem: Problem, how: How) -> Ready:
+    """A hand-written loop of the cell, as torch runs it through `wrap`."""
+    import torch
+    from torch import nn
+
+    body = BODIES[problem.cell]
+    loop = wrap(torch_loop(body.step(torch)))
+    x = _tensor(problem.x, how)
+    params = nn.ParameterList(
+        nn.Parameter(torch.from_numpy(a).to(x.dtype)) for a in body.stacked(problem.weights)
+    )
+    W, U, b, p = *params[:3], params[3] if body.peepholes else x.new_zeros(0)
+    batch, width = problem.shape.B, problem.shape.H
+
+    def forward() -> Raw:
+        h, c = x.new_zeros(batch, width), x.new_zeros(batch, width)
+        return list(loop(x, h, c, W, U, b, p))
+
+    def split(grads: Mapping[str, Any]) -> Pairs:
+        return body.parts(*grads.values())
+
+    return _torch_side(forward, x, params, problem, how, split)
+
+
+# --- what they share ----------------------------------------------------------------------------
+
+
+def _tensor(array: Any, how: How) -> Any:
+    import torch
+
+    return torch.from_numpy(array).to(getattr(torch, how.dtype)).requires_grad_(how.train)
+
+
+def _torch_side(
+    forward: Callable[[], Raw],
+    x: Any,
+    module: Any,
+    problem: Problem,
+    how: How,
+    split: Callable[[Mapping[str, Any]], Pairs],
+) -> Ready:
+    """`forward` gives the output and the last states. Training differentiates by x and all of
+    the module's parameters; `split` gives their gradients, by name, the cell's names."""
+    import torch
+
+    params = dict(module.named_parameters())
+    leaves = [x, *params.values()]
+    d_output = torch.from_numpy(problem.d_output).to(x.dtype)
+    if x.dim() == 2:  # of one step
+        d_output = d_output[0]
+
+    def infer() -> Raw:
+        with torch.no_grad():
+            return forward()
+
+    def train() -> Raw:
+        found = forward()
+        return [*found, *torch.autograd.grad(found[0], leaves, d_output)]
+
+    def pairs(raw: Raw) -> Pairs:
+        arrays = [a.detach().double().numpy() for a in raw]
+        return list(named(problem, params, arrays, split))
+
+    call = train if how.train else infer
+    backend = getattr(module, "backend", "")
+    return Ready(call, pairs, forward, tuple(params.values()), backend)
+
+
+def named(
+    problem: Problem,
+    params: Any,
+    arrays: list[Any],
+    split: Callable[[Mapping[str, Any]], Pairs],
+) -> Iterator[tuple[str, Any]]:
+    """The arrays of a result with the names and shapes that all sides share.
+
+    Here and not in the call, which is timed.
+    """
+    output, *rest = arrays
+    finals, grads = rest[: len(problem.states)], rest[len(problem.states) :]
+    yield "output", output.reshape(problem.d_output.shape)
+    for state, final in zip(problem.states, finals, strict=True):
+        yield f"last {state}", final.reshape(problem.shape.B, -1)
+    if grads:
+        yield "d_x", grads[0].reshape(problem.x.shape)
+        by_name = dict(zip(params, grads[1:], strict=True))
+        yield from ((f"d_{name}", grad) for name, grad in split(by_name))
+
+
+def _jax(problem: Problem, how: How) -> Ready:
+    from bptt.bench.in_jax import prepare
+
+    return prepare(problem, how)
+
+
+_WRITTEN = frozenset(BODIES)
+PEERS: dict[str, Side] = {
+    "nn.LSTM": Side(nn_lstm, stock=True),
+    "nn.LSTMCell": Side(_nn_cell, stock=True, one_step=True),
+    "eager": Side(eager, cells=_WRITTEN),
+    "jit": Side(_jit, cells=_WRITTEN),
+    "compile": Side(_compile, cells=_WRITTEN, asked=True),
+    "jax": Side(_jax, cells=_WRITTEN),
+    "our lstm": our_lstm(),
+}
+"""The sides that ours is compared with, in the order of the report."""

@@ -1,0 +1,90 @@
+"""Which backend runs a layer, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from torch import Tensor
+
+from bptt.backends import cpu, reference
+from bptt.errors import UserError
+from bptt.ir.program import Program
+
+NAMES = ("auto", "cpu", "reference")
+_VARIABLE = "BPTT_BACKEND"
+
+
+class Choice(NamedTuple):
+    """The backend that runs, and the reason."""
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
+
+
+_chosen = [(os.environ.get(_VARIABLE) or "auto", f"${_VARIABLE}")]
+
+
+def set_backend(name: str) -> None:
+    """Let all layers of this process run on a backend from now on.
+
+    "cpu": compiled code. "reference": torch's own operations, one after the other. "auto", as it is
+    at first: compiled code for float32 and float64 on the CPU, the reference for all else. The
+    environment variable BPTT_BACKEND says what it is when `bptt.nn` is imported. Raises UserError
+    for another name.
+    """
+    _chosen[:] = [(_known(name), "set_backend")]
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """The same within a `with` block, for a backward pass also."""
+    before = _chosen[:]
+    _chosen[:] = [(_known(name), "use_backend")]
+    try:
+        yield
+    finally:
+        _chosen[:] = before
+
+
+def _known(name: str) -> str:
+    if name not in NAMES:
+        raise UserError(f"there is no backend `{name}`", help=f"choose one of {', '.join(NAMES)}")
+    return name
+
+
+def choice(tensors: Iterable[Tensor]) -> Choice:
+    """What runs a sweep of these tensors. Raises UserError where it cannot."""
+    (name, by), found = _chosen[0], list(tensors)
+    if _known(name) == "reference":
+        return Choice("reference", f"chosen by {by}")
+    odd = next((x for x in found if x.device.type != "cpu" or _kind(x) not in cpu.KINDS), found[0])
+    mixed = next((x for x in found if x.dtype is not odd.dtype), None)
+    fits = odd.device.type == "cpu" and _kind(odd) in cpu.KINDS and mixed is None
+    if name == "cpu":
+        return Choice("cpu", f"chosen by {by}")
+    if fits:
+        return Choice("cpu", f"compiled code runs {_kind(odd)} on the CPU")
+    if mixed is not None and odd.device.type == "cpu":
+        return Choice("reference", f"these are {_kind(odd)} and {_kind(mixed)}, compiled code is one")
+    kinds = " and ".join(cpu.KINDS)
+    what = f"these are {_kind(odd)} on {odd.device.type}"
+    return Choice("reference", f"compiled code is for {kinds} on the CPU, {what}")
+
+
+def _kind(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+def execute(
+    p: Program, tensors: Sequence[Tensor], lengths: Sequence[int] | None
+) -> list[Tensor]:
+    """Run one sweep; see `bptt.backends.reference.execute`."""
+    if choice(tensors).name == "cpu":
+        return cpu.execute(p, tensors, lengths)
+    return reference.execute(p, tensors, lengths)
