@@ -45,9 +45,13 @@ FLOORS = {
 NEIGHBOURS = {"bench": {"nn"}, "tasks": {"nn"}, "cli": {"nn", "bench", "tasks"}}
 # Each language (a file or folder in printers/) and each backend (a folder) is one of a kind and
 # imports none of the others. What languages share: the walk, and the layout for people. What
-# backends share: the check of rows that numbers choose.
+# backends share: array functions, generated functions, what shapes say, rows that numbers choose.
 COMMON = {
+    "backends.arrays",
+    "backends.generated",
+    "backends.once",
     "backends.rows",
+    "backends.shapes",
     "printers.expr",
     "printers.people",
     "printers.people.layout",
@@ -116,7 +120,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save")}
 # Our own generated code, which holds no word of a user's, runs here.
-RUNS_GENERATED_CODE = "backends.reference"
+RUNS_GENERATED_CODE = "backends.generated"
 
 # Folders and files of tests that mirror no room.
 TEST_FOLDERS = {"docs", "golden"}

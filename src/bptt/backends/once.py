@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bptt.backends.arrays import table
 from bptt.backends.generated import compiled
-from bptt.backends.reference.arrays import table
 from bptt.ir.dims import terms
 from bptt.ir.program import Equation, Program
 from bptt.printers.numpy import print_once

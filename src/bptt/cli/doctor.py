@@ -22,7 +22,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     BPTT_CACHE the folder. Exit status: 0 if cells can be compiled, 1 if not.
     """
     from bptt.backends.cpu import threads
-    from bptt.backends.cpu.build import describe
+    from bptt.backends.cpu.build import describe, findings
 
     torch = _torch_version()
     engine = describe()
@@ -33,36 +33,12 @@ def doctor(context: click.Context, as_json: bool) -> None:
         shown["threads"] = {"count": threads.count(), "why": threads.explain()}
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
-        rows = _rows(engine, threads.explain())
+        rows = findings(engine, threads.explain())
         rows.append(("torch", torch or "not installed; layers and training need it"))
         click.echo("\n".join(f"{name:<10} {text}".rstrip() for name, text in rows))
         if engine.error and engine.error.help:
             click.echo(f"\nhelp: {engine.error.help}")
     context.exit(CANNOT_COMPILE if engine.error else 0)
-
-
-def _rows(engine: Engine, threads: str) -> list[tuple[str, str]]:
-    """The findings about the engine, each with its name."""
-    if engine.error is None:
-        backend = "cpu: cells are compiled for this processor"
-    else:
-        backend = f"none: {engine.error.what.splitlines()[0]}"
-    rows = [("backend", backend)]
-    if engine.compiler:
-        rows.append(("compiler", str(engine.compiler)))
-        rows.append(("", engine.compiler.version.splitlines()[0]))
-    rows += [("refused", f"{compiler}: {compiler.refusal}") for compiler in engine.refused]
-    rows.append(("target", f"native: {engine.processor}"))
-    if engine.vector_bytes:
-        numbers = f"{engine.vector_bytes // 4} float32 or {engine.vector_bytes // 8} float64"
-        rows.append(("vectors", f"{engine.vector_bytes} bytes, {numbers} numbers"))
-    rows.append(("threads", threads))
-    if engine.folder:
-        size = f"{engine.objects} compiled objects, {engine.bytes / 1024:,.0f} KB"
-        rows.append(("cache", f"{engine.folder}: {size}"))
-    if engine.temporary:
-        rows.append(("", f"a folder for this process only, because {engine.temporary}"))
-    return rows
 
 
 def _findings(engine: Engine) -> dict[str, object]:

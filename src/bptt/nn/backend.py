@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from bptt.backends import cpu, reference
@@ -58,32 +59,38 @@ def _known(name: str) -> str:
     return name
 
 
-def choice(tensors: Iterable[Tensor]) -> Choice:
-    """What runs a sweep of these tensors. Raises UserError where it cannot."""
-    (name, by), found = _chosen[0], list(tensors)
-    if _known(name) == "reference":
-        return Choice("reference", f"chosen by {by}")
-    odd = next((x for x in found if x.device.type != "cpu" or _kind(x) not in cpu.KINDS), found[0])
-    mixed = next((x for x in found if x.dtype is not odd.dtype), None)
-    fits = odd.device.type == "cpu" and _kind(odd) in cpu.KINDS and mixed is None
-    if name == "cpu":
-        return Choice("cpu", f"chosen by {by}")
-    if fits:
-        return Choice("cpu", f"compiled code runs {_kind(odd)} on the CPU")
-    if mixed is not None and odd.device.type == "cpu":
-        return Choice("reference", f"these are {_kind(odd)} and {_kind(mixed)}, compiled code is one")
+def choice(tensors: Sequence[Tensor]) -> Choice:
+    """What runs a sweep of these tensors."""
+    name, by = _chosen[0]
+    if _known(name) != "auto":
+        return Choice(name, f"chosen by {by}")
+    first = tensors[0]
+    odd = next((x for x in tensors if x.dtype is not first.dtype or x.device != first.device), None)
+    if odd is not None:
+        both = f"{_kind(first)} on {first.device} and {_kind(odd)} on {odd.device}"
+        return Choice("reference", f"compiled code runs one number format, and these are {both}")
+    if compiled(first):
+        return Choice("cpu", f"compiled code runs {_kind(first)} on the CPU")
     kinds = " and ".join(cpu.KINDS)
-    what = f"these are {_kind(odd)} on {odd.device.type}"
+    what = f"these are {_kind(first)} on {first.device}"
     return Choice("reference", f"compiled code is for {kinds} on the CPU, {what}")
+
+
+_COMPILED = (torch.float32, torch.float64)
+
+
+def compiled(x: Tensor) -> bool:
+    """Whether there is compiled code for tensors like this, and nobody chose another."""
+    if _chosen[0][0] == "reference":
+        return False
+    return x.dtype in _COMPILED and x.device.type == "cpu"
 
 
 def _kind(x: Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
 
 
-def execute(
-    p: Program, tensors: Sequence[Tensor], lengths: Sequence[int] | None
-) -> list[Tensor]:
+def execute(p: Program, tensors: Sequence[Tensor], lengths: Sequence[int] | None) -> list[Tensor]:
     """Run one sweep; see `bptt.backends.reference.execute`."""
     if choice(tensors).name == "cpu":
         return cpu.execute(p, tensors, lengths)

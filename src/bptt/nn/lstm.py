@@ -15,8 +15,8 @@ from bptt.cell import Cell
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
 from bptt.nn.batches import Batch, Precision
+from bptt.nn.engine import Engine
 from bptt.nn.layout import (
-    Keeps,
     Layout,
     Weight,
     constant,
@@ -25,6 +25,7 @@ from bptt.nn.layout import (
     starting,
     tails_of,
 )
+from bptt.nn.quick import Quick, Source
 from bptt.nn.recurrent import cell_of
 
 Pair = tuple[Tensor, Tensor]
@@ -34,7 +35,7 @@ _STACKED = {f"{kind}_{gate}" for kind in "WUb" for gate in _GATES}
 _PROJECTION = "W_hr"
 
 
-class LSTM(Keeps, nn.RNNBase):
+class LSTM(Engine, nn.RNNBase):
     """`nn.LSTM` with any cell of its kind inside: the same arguments, weights and numbers.
 
     Its arguments, calls, outputs and state dict are those of `nn.LSTM`, and with `cell="lstm"` so
@@ -97,10 +98,9 @@ class LSTM(Keeps, nn.RNNBase):
                     value = constant(self._layout, name, shape_of(dims, known), values, dtype)
                     self.register_buffer(name + tail, value.to(device))
 
-    @property
-    def backend(self) -> str:
-        """What runs the cell."""
-        return "reference (torch)"
+        names = [name for name, _ in (*self._layout.params, *self._layout.consts)]
+        each = [[{n: self._source(n, t) for n in names} for t in tails] for tails in self._tails]
+        self._short = Quick(self._layout, each)
 
     @overload
     def forward(self, input: Tensor, hx: Pair | None = None) -> tuple[Tensor, Pair]: ...
@@ -112,6 +112,9 @@ class LSTM(Keeps, nn.RNNBase):
         self, input: Tensor | PackedSequence, hx: Pair | None = None
     ) -> tuple[Tensor | PackedSequence, Pair]:
         """As `nn.LSTM.forward`: the output, and (h_n, c_n). Raises what that raises."""
+        quick = self._quick(input, hx)
+        if quick is not None:
+            return quick
         if isinstance(input, Tensor) and input.dim() not in (2, 3):
             raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batch = Batch.of(input, self.batch_first)
@@ -132,6 +135,26 @@ class LSTM(Keeps, nn.RNNBase):
             output = output.to(precision.output)
         output, (h, c) = batch.back(output, finals)
         return output, (h, c)
+
+    def _quick(self, x: object, hx: Pair | None) -> tuple[Tensor, Pair] | None:
+        """The same by the short way, where that can be taken."""
+        if not isinstance(x, Tensor) or x.dim() != 3 or self.batch_first or not self.bias:
+            return None
+        if x.shape[-1] != self.input_size or (self.training and self.dropout):
+            return None
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)
+        found = self._short.run(self, x, hx, widths)
+        return None if found is None else (found[0], (found[1][0], found[1][1]))
+
+    def _source(self, name: str, tail: str) -> Source:
+        """Where a constant of the cell lies in nn.LSTM's parameters."""
+        if name == _PROJECTION:
+            return Source(("weight_hr" + tail,))
+        if name not in _STACKED:
+            return Source((name + tail,))
+        kinds = {"W": ("weight_ih",), "U": ("weight_hh",), "b": ("bias_ih", "bias_hh")}
+        names = tuple(kind + tail for kind in kinds[name[0]])
+        return Source(names, _GATES.index(name[2]), len(_GATES))
 
     def _starts(self, hx: Pair | None, batch: Batch, weights: list[Weight]) -> list[Tensor]:
         h, c = self.proj_size or self.hidden_size, self.hidden_size
@@ -169,6 +192,14 @@ class LSTM(Keeps, nn.RNNBase):
         if self.proj_size:
             found[_PROJECTION] = read("weight_hr")
         return lambda name: found[name] if name in found else read(name)
+
+    def _every_weight(self) -> list[Weight]:
+        return [self._weight(tail) for tails in self._tails for tail in tails]
+
+    def _first(self, batch: int) -> list[Tensor]:
+        weights, like = self._every_weight(), cast(Tensor, self.weight_ih_l0)
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)
+        return starting(self._layout, weights, widths, batch, like.detach())
 
     def extra_repr(self) -> str:
         shown = cast(str, super().extra_repr())

@@ -17,8 +17,10 @@ from bptt.cell import Cell, load
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of, size_of
 from bptt.nn.batches import Batch, Precision
+from bptt.nn.engine import Engine
 from bptt.nn.initial import start
-from bptt.nn.layout import Keeps, Weight, constant, layout_of, run_layers, starting, tails_of
+from bptt.nn.layout import Weight, constant, layout_of, run_layers, starting, tails_of
+from bptt.nn.quick import Quick, Source
 from bptt.nn.tokens import as_series
 
 States = tuple[Tensor, ...]
@@ -26,7 +28,7 @@ Given = Sequence[Tensor] | Tensor | None
 Other = Tensor | PackedSequence | Sequence[Tensor | PackedSequence]
 
 
-class Recurrent(Keeps, nn.Module):
+class Recurrent(Engine, nn.Module):
     """Layers of any cell, in the manner of `nn.LSTM`.
 
     `cell`: a cell's name, the path of its file, its text, or a `Cell`. `sizes`: the sizes it has
@@ -109,6 +111,11 @@ class Recurrent(Keeps, nn.Module):
                     self.register_buffer(name + tail, value.to(device))
         self._widths = [self._layout.widths(known) for known in self._sizes]
         self.state_sizes = tuple(map(max, zip(*self._widths, strict=True)))
+        names = [name for name, _ in (*self._layout.params, *self._layout.consts)]
+        each = [
+            [{n: Source((n + tail,)) for n in names} for tail in tails] for tails in self._tails
+        ]
+        self._short = Quick(self._layout, each)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -128,11 +135,6 @@ class Recurrent(Keeps, nn.Module):
             for name, value in self.cell.inits.items():
                 if name in needed:
                     start(known(name), value, known)
-
-    @property
-    def backend(self) -> str:
-        """What runs the cell."""
-        return "reference (torch)"
 
     def initial_states(self, batch: int) -> States:
         """The states before the first step, as the cell declares them: each [L*D, batch, w]."""
@@ -162,6 +164,10 @@ class Recurrent(Keeps, nn.Module):
         **inputs: Other,
     ) -> tuple[Tensor | PackedSequence, States]:
         """See the class. Raises UserError where a shape or a dtype does not fit."""
+        if table is None and not inputs:
+            quick = self._quick(input, states)
+            if quick is not None:
+                return quick
         if table is not None:
             input = as_series(input, table, self.input_size)
         batch = Batch.of(input, self.batch_first)
@@ -199,6 +205,19 @@ class Recurrent(Keeps, nn.Module):
         if precision is not None:
             output = output.to(precision.output)
         return batch.back(output, finals)
+
+    def _quick(self, x: object, states: Given) -> tuple[Tensor, States] | None:
+        """The same by the short way, where that can be taken."""
+        if not isinstance(x, Tensor) or x.dim() != 3 or self.batch_first:
+            return None
+        if x.shape[-1] != self.input_size or (self.training and self.dropout):
+            return None
+        given = [states] if isinstance(states, Tensor) else states
+        if given is not None and len(given) != len(self.state_names):
+            return None
+        if len(set(self._widths)) > 1:
+            return None
+        return self._short.run(self, x, given, self.state_sizes)
 
     def _given(self, states: Given, batch: Batch) -> list[Tensor]:
         """The states to begin with, in the kernel's layout, checked."""
@@ -251,6 +270,12 @@ class Recurrent(Keeps, nn.Module):
             return lambda name: cast(Tensor, getattr(self, name + tail))[None]
 
         return [[of(tail) for tail in tails] for tails in self._tails]
+
+    def _every_weight(self) -> list[Weight]:
+        return [weight for layer in self._weights() for weight in layer]
+
+    def _first(self, batch: int) -> list[Tensor]:
+        return list(self.initial_states(batch))
 
     def extra_repr(self) -> str:
         shown = [self.cell.name, str(self.input_size), str(self.hidden_size)]

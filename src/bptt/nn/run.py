@@ -110,6 +110,11 @@ def _plain(tensors: Tensors) -> bool:
     return all(keys(x).raw_repr() in plain for x in tensors) and not _transforms() and not _modes()
 
 
+def transformed() -> bool:
+    """Whether a transform or a mode of torch is at work, as far as this torch tells."""
+    return _transforms is None or _modes is None or _transforms() or _modes() > 0
+
+
 def _full(
     sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None, keep: Keep | None
 ) -> list[Tensor]:
@@ -131,7 +136,7 @@ def _derived_from(tensors: Tensors) -> bool:
 
 def _kernel(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
     lengths = None if batch_sizes is None else cast(list[int], batch_sizes.tolist())
-    sweep.output_shapes(tuple(x.shape for x in tensors), lengths is not None)
+    sweep.output_shapes(tuple([x.shape for x in tensors]), lengths is not None)
     device = tensors[0].device.type
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):

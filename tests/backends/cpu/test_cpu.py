@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from backends_alike import (
     ODD,
-    assert_close,
     float32_held_to_the_oracle,
     held_to_the_oracle,
     odd_held_to_the_oracle,
-    run,
 )
-from shapes import GRID, draw, expected
-from sweeps_of import SWEEPS, sweep
+from sweeps_of import SWEEPS
 from token_sweeps import READING, tokens_held_to_the_oracle
-from tolerances import BACKEND
 
 from bptt import cells
 from bptt.backends.cpu import execute
-from bptt.errors import UserError
-from bptt.ir.ports import inputs, outputs
 
 
 @pytest.fixture(params=(1, 2), ids=("one thread", "two threads"))

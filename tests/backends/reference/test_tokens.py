@@ -19,8 +19,8 @@ from token_sweeps import (
 )
 from tolerances import BACKEND
 
+from bptt.backends.arrays import NumpyArrays
 from bptt.backends.reference import execute
-from bptt.backends.reference.arrays import NumpyArrays
 from bptt.backends.rows import check_rows
 from bptt.calculus.derive import Derived, adjoint
 from bptt.calculus.operands import ONE

@@ -107,6 +107,30 @@ def describe() -> Engine:
     return Engine(error, None, tuple(refused), processor, None, *kept)
 
 
+def findings(engine: Engine, threads: str) -> list[tuple[str, str]]:
+    """What `describe` found, and what `threads.explain` says, in words: each with its name."""
+    if engine.error is None:
+        backend = "cpu: cells are compiled for this processor"
+    else:
+        backend = f"none: {engine.error.what.splitlines()[0]}"
+    rows = [("backend", backend)]
+    if engine.compiler:
+        rows.append(("compiler", str(engine.compiler)))
+        rows.append(("", engine.compiler.version.splitlines()[0]))
+    rows += [("refused", f"{compiler}: {compiler.refusal}") for compiler in engine.refused]
+    rows.append(("target", f"native: {engine.processor}"))
+    if engine.vector_bytes:
+        numbers = f"{engine.vector_bytes // 4} float32 or {engine.vector_bytes // 8} float64"
+        rows.append(("vectors", f"{engine.vector_bytes} bytes, {numbers} numbers"))
+    rows.append(("threads", threads))
+    if engine.folder:
+        size = f"{engine.objects} compiled objects, {engine.bytes / 1024:,.0f} KB"
+        rows.append(("cache", f"{engine.folder}: {size}"))
+    if engine.temporary:
+        rows.append(("", f"a folder for this process only, because {engine.temporary}"))
+    return rows
+
+
 def _built(
     compiler: Compiler, key: str, source: str, flags: tuple[str, ...], target: str
 ) -> ctypes.CDLL:

@@ -210,33 +210,52 @@ static void pack(const real *from, i64 row, i64 col, i64 count, i64 wide, real *
     }
 }
 
+/* The sums of neighbouring lanes of a, then those of b. */
+INL V pairs(V a, V b) {
+#if LANES == 16
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+#elif LANES == 8
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +
+           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#elif LANES == 4
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#else
+    return __builtin_shufflevector(a, b, 0, 2) + __builtin_shufflevector(a, b, 1, 3);
+#endif
+}
+
+/* The products of two rows, in lanes that are still to be added. Memory is read in its order. */
+INL V dot(const real *a, const real *x, i64 count) {
+    V s0 = v_set(0), s1 = s0, s2 = s0, s3 = s0;
+    i64 k = 0;
+    for (; k + 4 * LANES <= count; k += 4 * LANES) {
+        FETCH(a + k + 1024);
+        s0 += v_load(a + k) * v_load(x + k);
+        FETCH(a + k + 1024 + LANES);
+        s1 += v_load(a + k + LANES) * v_load(x + k + LANES);
+        FETCH(a + k + 1024 + 2 * LANES);
+        s2 += v_load(a + k + 2 * LANES) * v_load(x + k + 2 * LANES);
+        FETCH(a + k + 1024 + 3 * LANES);
+        s3 += v_load(a + k + 3 * LANES) * v_load(x + k + 3 * LANES);
+    }
+    for (; k + LANES <= count; k += LANES) s0 += v_load(a + k) * v_load(x + k);
+    if (k < count) s1 += v_load_n(a + k, (int)(count - k)) * v_load_n(x + k, (int)(count - k));
+    return (s0 + s1) + (s2 + s3);
+}
+
 /* y[0..n) += A x with A's rows `row` apart: for so few rows of operands that packing does not pay. */
 static void times_rows(const real *a, i64 row, const real *x, i64 count, i64 n, real *y) {
-    enum { TOGETHER = 8 };
     i64 j = 0;
-    for (; j + TOGETHER <= n; j += TOGETHER) {
-        V sum[TOGETHER];
-        UNROLL for (int u = 0; u < TOGETHER; u++) sum[u] = v_set(0);
-        i64 k = 0;
-        for (; k + LANES <= count; k += LANES) {
-            V e = v_load(x + k);
-            UNROLL for (int u = 0; u < TOGETHER; u++) sum[u] += e * v_load(a + (j + u) * row + k);
+    for (; j + LANES <= n; j += LANES) { /* as many rows as one vector holds sums */
+        V sum[LANES];
+        for (int u = 0; u < LANES; u++) sum[u] = dot(a + (j + u) * row, x, count);
+        UNROLL for (int w = LANES / 2; w > 0; w /= 2) {
+            UNROLL for (int u = 0; u < w; u++) sum[u] = pairs(sum[2 * u], sum[2 * u + 1]);
         }
-        if (k < count) {
-            V e = v_load_n(x + k, (int)(count - k));
-            UNROLL for (int u = 0; u < TOGETHER; u++)
-                sum[u] += e * v_load_n(a + (j + u) * row + k, (int)(count - k));
-        }
-        UNROLL for (int u = 0; u < TOGETHER; u++) y[j + u] += v_sum(sum[u]);
+        v_store(y + j, v_load(y + j) + sum[0]);
     }
-    for (; j < n; j++) {
-        V sum = v_set(0);
-        i64 k = 0;
-        for (; k + LANES <= count; k += LANES) sum += v_load(x + k) * v_load(a + j * row + k);
-        if (k < count)
-            sum += v_load_n(x + k, (int)(count - k)) * v_load_n(a + j * row + k, (int)(count - k));
-        y[j] += v_sum(sum);
-    }
+    for (; j < n; j++) y[j] += v_sum(dot(a + j * row, x, count));
 }
 
 /* The same with A's columns `col` apart, and its rows beside each other. */

@@ -20,6 +20,7 @@ enum {
     CHUNK = 4 * MR,       /* rows whose products go through a panel while it is near */
     TILE = 4096,          /* numbers of the products that a body is given at once */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
+    AHEAD_BYTES = 3 << 17, /* of what is computed ahead of the loop, for each thread */
     ALONE = 1 << 17,      /* multiplications for which it does not pay to wake a thread */
     CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
 };
@@ -43,7 +44,7 @@ typedef struct { /* the fork and join of an OpenMP library that the process has 
 
 typedef struct {
     const Sweep *sweep;
-    const Port *port;
+    Port *port;
     const i64 *size;
     i64 groups, steps, batch, rows, group;
     const i64 *counts;  /* running sequences at each step, or null: all of them */
@@ -60,8 +61,10 @@ typedef struct {
     real **added;
     char *own;          /* memory of each thread */
     i64 own_size, tile_at, block_at, sums_at, left_at, right_at, keys_at;
+    i64 window;         /* steps for which what the loop needs is computed together */
     i64 *block_offset;  /* of each block buffer in a thread's memory, in numbers */
     int columns;        /* threads divide columns and wait for each other in each step */
+    int packed_before;
     int direct;         /* so few rows that matrices are read as they lie */
     int one_runs;       /* the loop's phases need nothing of another thread's columns */
     int threads;
@@ -72,6 +75,7 @@ typedef struct {
 typedef struct {
     Call *call;
     int me, of;
+    i64 window; /* the first row of the window */
     char *own, *block; /* `block`: where the rows of a block lie, another's if all work on them */
 } Thread;
 
@@ -107,6 +111,7 @@ static View look(const Thread *t, const Key *key, const Run *run, i64 local) {
     switch (c->sweep->place[place].kind) {
     case PLACE_SERIES:
     case PLACE_BUFFER: return (View){at + row * down, down};
+    case PLACE_WINDOW: return (View){at + (row - t->window) * down, down};
     case PLACE_BATCH:
     case PLACE_STEP: return (View){at + run->batch * down, down};
     case PLACE_ROLL: return (View){at + (parity * c->batch + run->batch) * down, down};
@@ -323,7 +328,7 @@ static void clear(const Thread *t, const Phase *p, i64 c0, i64 c1) {
         for (i64 j = c0; j < c1; j++) c->at[place][r * c->down[place] + j] = 0;
 }
 
-static void run_group(Thread *t, const Group *g) {
+static void run_group(Thread *t, const Group *g, i64 first, i64 last) {
     const Call *c = t->call;
     Run whole;
     i64 count;
@@ -350,7 +355,8 @@ static void run_group(Thread *t, const Group *g) {
         t->block = t->own;
         return;
     }
-    const i64 from = share(c->rows, t->me, t->of), to = share(c->rows, t->me + 1, t->of);
+    const i64 from = first + share(last - first, t->me, t->of);
+    const i64 to = first + share(last - first, t->me + 1, t->of);
     i64 low = first_reaching(runs, count, from);
     for (i64 r0 = from; r0 < to; r0 += ROW_BLOCK) {
         const i64 r1 = at_most(to, r0 + ROW_BLOCK);
@@ -531,20 +537,25 @@ static void work(void *data) {
             place_ports(c);
         }
         wait_for_all(t);
-        if (!c->direct) pack_all(t);
+        if (!c->direct && !c->packed_before) pack_all(t);
         wait_for_all(t);
-        for (int k = 0; k < s->before_count; k++) {
-            run_group(t, s->before + k);
+        for (i64 n = 0; n == 0 || n < c->steps; n += c->window) {
+            const i64 end = at_most(c->steps, n + c->window);
+            const i64 first = s->dir > 0 ? n : c->steps - end, last = first + end - n;
+            t->window = c->offset[first];
+            for (int k = 0; k < s->before_count; k++) {
+                run_group(t, s->before + k, c->offset[first], c->offset[last]);
+                wait_for_all(t);
+            }
+            for (i64 m = 0; m < last - first && s->loop_count; m++) {
+                i64 step = s->dir > 0 ? first + m : last - 1 - m, run = c->first_run[step];
+                run_step(t, s->loop, s->loop_count, c->stepwise + run,
+                         c->first_run[step + 1] - run, c->one_runs);
+            }
             wait_for_all(t);
         }
-        for (i64 n = 0; n < c->steps && s->loop_count; n++) {
-            i64 step = s->dir > 0 ? n : c->steps - 1 - n, run = c->first_run[step];
-            run_step(t, s->loop, s->loop_count, c->stepwise + run, c->first_run[step + 1] - run,
-                     c->one_runs);
-        }
-        wait_for_all(t);
         for (int k = 0; k < s->after_count; k++) {
-            run_group(t, s->after + k);
+            run_group(t, s->after + k, 0, c->rows);
             wait_for_all(t);
         }
         run_step(t, s->first, s->first_count, c->ends[0], c->ends_count[0], 0);
@@ -636,6 +647,7 @@ static void lay_out(Call *c, Arena *a) {
             block += padded(width * ROW_BLOCK, LANES);
             continue;
         case PLACE_ROLL: rows = 2 * c->batch; break;
+        case PLACE_WINDOW: rows = at_most(c->rows, c->window * c->batch); break;
         case PLACE_STEP: rows = c->batch; break;
         default: break;
         }
@@ -700,6 +712,20 @@ static i64 work_of(const Call *c) {
     return all * c->rows;
 }
 
+/* Steps for which what comes before the loop is computed together: as many as stay in the cache
+ * until the loop reads them, and enough for the products to be worth their matrices. */
+static i64 window_of(const Call *c) {
+    const Sweep *s = c->sweep;
+    i64 numbers_a_row = 0, count = s->before_count;
+    if (!s->windows || !count || !s->loop_count) return at_least(1, c->steps);
+    for (int k = s->before[0].first; k < s->before[count - 1].first + s->before[count - 1].count; k++)
+        numbers_a_row += c->size[s->phase[k].space];
+    const i64 batch = at_least(1, c->batch);
+    const i64 fit = AHEAD_BYTES * c->threads / at_least(1, numbers(numbers_a_row) * batch);
+    const i64 least = (ROW_BLOCK * c->threads + batch - 1) / batch;
+    return at_least(1, at_most(c->steps, at_least(fit, least)));
+}
+
 /* How threads share the loop: by sequences, or (few of them, or large matrices) by columns. */
 static void divide(Call *c) {
     const Sweep *s = c->sweep;
@@ -722,19 +748,15 @@ static void divide(Call *c) {
     c->columns = !reduces && c->threads > 1 && widest > NR && (c->batch < 4 * MR || bytes > CACHE);
 }
 
-__attribute__((visibility("default"))) int bptt_run(const Sweep *s, const i64 *n, real *const *at,
-                                                    const i64 *strides, i64 groups,
-                                                    i64 steps, i64 batch,
-                                                    const i64 *counts, int threads,
-                                                    const Team *team) {
+/* A call that is ready to run, in memory of its own; null where there is not enough. */
+static Call *open_call(const Sweep *s, const i64 *n, const i64 *strides, i64 groups, i64 steps,
+                       i64 batch, const i64 *counts, int threads, const Team *team) {
+    const i64 head = padded(sizeof(Call), 64) + padded(s->sizes * (i64)sizeof(i64), 64) +
+                     padded(s->ports * (i64)sizeof(Port), 64);
     i64 size[s->sizes + 1];
     s->measure(n, size);
-    Port port[s->ports + 1];
-    for (int k = 0; k < s->ports; k++, strides += 3)
-        port[k] = (Port){at[k], strides[0], strides[1], strides[2]};
-    Call call = {.sweep = s, .port = port, .size = size, .groups = groups, .steps = steps,
-                 .batch = batch, .counts = counts, .team = team};
-    call.rows = steps * batch;
+    Call call = {.sweep = s, .size = size, .groups = groups, .steps = steps, .batch = batch,
+                 .counts = counts, .team = team, .rows = steps * batch};
     if (counts) {
         call.rows = 0;
         for (i64 t = 0; t < steps; t++) call.rows += counts[t];
@@ -742,19 +764,56 @@ __attribute__((visibility("default"))) int bptt_run(const Sweep *s, const i64 *n
     call.direct = call.rows <= FEW_ROWS;
     call.threads = (int)at_least(1, at_most(threads, MOST_THREADS));
     if (work_of(&call) < ALONE) call.threads = 1;
+    call.window = window_of(&call);
     Arena arena = {0, 0};
     lay_out(&call, &arena);
-    char *memory = malloc((size_t)arena.used + 64);
-    if (!memory) return 1;
+    const size_t bytes = (size_t)(head + arena.used);
+    char *memory = aligned_alloc(64, (size_t)padded((i64)bytes, 64));
+    if (!memory) return 0;
 #ifdef BPTT_POISON
-    memset(memory, 0xff, (size_t)arena.used + 64);
+    memset(memory, 0xff, bytes);
 #endif
-    arena = (Arena){memory + (64 - (uintptr_t)memory % 64) % 64, 0};
-    lay_out(&call, &arena);
-    find_runs(&call);
-    divide(&call);
-    if (call.threads == 1) work(&call);
-    else team->parallel(work, &call, (unsigned)call.threads, 0);
-    free(memory);
+    Call *c = (Call *)memory;
+    *c = call;
+    i64 *own_size = (i64 *)(memory + padded(sizeof(Call), 64));
+    Port *port = (Port *)((char *)own_size + padded(s->sizes * (i64)sizeof(i64), 64));
+    memcpy(own_size, size, (size_t)s->sizes * sizeof(i64));
+    for (int k = 0; k < s->ports; k++, strides += 3)
+        port[k] = (Port){0, strides[0], strides[1], strides[2]};
+    c->size = own_size;
+    c->port = port;
+    arena = (Arena){memory + head, 0};
+    lay_out(c, &arena);
+    find_runs(c);
+    divide(c);
+    return c;
+}
+
+static void run_call(Call *c, real *const *at) {
+    for (int k = 0; k < c->sweep->ports; k++) c->port[k].at = at[k];
+    if (c->threads == 1) work(c);
+    else c->team->parallel(work, c, (unsigned)c->threads, 0);
+    c->packed_before = 1;
+}
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* One sweep, from memory at `at`. Gives 1 where there is not enough memory for it. */
+EXPORT int bptt_run(const Sweep *s, const i64 *n, real *const *at, const i64 *strides, i64 groups,
+                    i64 steps, i64 batch, const i64 *counts, int threads, const Team *team) {
+    Call *c = open_call(s, n, strides, groups, steps, batch, counts, threads, team);
+    if (!c) return 1;
+    run_call(c, at);
+    free(c);
     return 0;
 }
+
+/* The same in three: a call whose matrices are packed when it first runs, and never again. */
+EXPORT Call *bptt_open(const Sweep *s, const i64 *n, const i64 *strides, i64 batch, int threads,
+                       const Team *team) {
+    return open_call(s, n, strides, 1, 1, batch, 0, threads, team);
+}
+
+EXPORT void bptt_again(Call *c, real *const *at) { run_call(c, at); }
+
+EXPORT void bptt_close(Call *c) { free(c); }

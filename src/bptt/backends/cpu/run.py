@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -20,7 +19,7 @@ from bptt.backends.shapes import layout, solve_sizes
 from bptt.calculus.schedule import schedule
 from bptt.errors import UserError
 from bptt.ir.dims import Dims, shape_of
-from bptt.ir.ports import At, Port, inputs, row_numbers
+from bptt.ir.ports import At, inputs, row_numbers
 from bptt.ir.program import Program
 from bptt.printers.c import print_c
 
@@ -39,75 +38,91 @@ def execute(
     NumPy arrays or torch tensors on the CPU, all float32 or all float64. Raises UserError where
     shapes or number formats do not fit or there is no C compiler, MemoryError.
     """
-    code, like = _code(p), arrays[0]
+    code, like = code_of(p), arrays[0]
     if len(arrays) != len(code.inputs):
         raise UserError(f"{len(arrays)} arrays for the {len(code.inputs)} inputs of a sweep")
+    kind = like.dtype
+    if any(a.dtype != kind for a in arrays):
+        raise UserError(
+            f"a sweep has one number format, and was given {_formats(arrays)}",
+            help="convert all arrays to one of them",
+        )
     lengths = None if batch_sizes is None else tuple(map(int, batch_sizes))
-    launch = code.launch(tuple(tuple(a.shape) for a in arrays), lengths)
-    return launch.run(arrays, _library(p, _real(arrays), os.environ.get("BPTT_CFLAGS", "")), isinstance(like, np.ndarray))
+    launch = code.launch(tuple([a.shape for a in arrays]), lengths)
+    return launch.run(arrays, code.library(kind), isinstance(like, np.ndarray))
 
 
-def _real(arrays: Sequence[Array]) -> str:
-    kinds = {str(a.dtype).removeprefix("torch.") for a in arrays}
-    if len(kinds) == 1 and (kind := kinds.pop()) in _REALS:
-        return _REALS[kind]
-    found = ", ".join(sorted(kinds)) or kind
-    raise UserError(
-        f"the compiled backend takes float32 or float64, and was given {found}",
-        help="convert all to one of them, or choose the reference backend",
-    )
+def _formats(arrays: Sequence[Array]) -> str:
+    return " and ".join(sorted({str(a.dtype).removeprefix("torch.") for a in arrays}))
 
 
-@dataclass(frozen=True)
-class _Library:
-    """A loaded sweep, and the driver that walks it."""
+class Library:
+    """A loaded sweep in one number format, and the driver that walks it."""
 
-    sweep: ctypes.c_void_p
-    run: Any
-    held: ctypes.CDLL  # what `sweep` points into
+    def __init__(self, source: str, real: str) -> None:
+        flags = (f"-DBPTT_REAL={real}", *os.environ.get("BPTT_CFLAGS", "").split())
+        self.held = load(source, flags=flags)  # what `sweep` points into
+        driver = load('#include "loop.c"\n', flags=flags)
+        whole, pointer = ctypes.c_int64, ctypes.c_void_p
+        self.run, self.open = driver.bptt_run, driver.bptt_open
+        self.again, self.close = driver.bptt_again, driver.bptt_close
+        self.run.argtypes = (*[pointer] * 4, *[whole] * 3, pointer, ctypes.c_int, pointer)
+        self.run.restype = ctypes.c_int
+        self.open.argtypes = (*[pointer] * 3, whole, ctypes.c_int, pointer)
+        self.open.restype = pointer
+        self.again.argtypes, self.again.restype = (pointer, pointer), None
+        self.close.argtypes, self.close.restype = (pointer,), None
+        sweep = ctypes.addressof(ctypes.c_char.in_dll(self.held, "bptt_sweep"))
+        self.sweep = ctypes.c_void_p(sweep)
 
 
-@lru_cache(maxsize=512)
-def _library(p: Program, real: str, extra: str) -> _Library:
-    flags = (f"-DBPTT_REAL={real}", *extra.split())
-    held = load(_code(p).printed.source, flags=flags)
-    run = load('#include "loop.c"\n', flags=flags).bptt_run
-    whole, pointer = ctypes.c_int64, ctypes.c_void_p
-    run.argtypes = (*[pointer] * 4, *[whole] * 3, pointer, ctypes.c_int, pointer)
-    run.restype = ctypes.c_int
-    sweep = ctypes.addressof(ctypes.c_char.in_dll(held, "bptt_sweep"))
-    return _Library(ctypes.c_void_p(sweep), run, held)
-
-
-class _Code:
+class Code:
     """What is known of a Program before its arrays are."""
 
     def __init__(self, p: Program) -> None:
         self.program, self.plan = p, schedule(p)
         self.inputs, self.rows = inputs(p), row_numbers(p)
         self.printed = print_c(self.plan)
+        self.outputs = len(self.printed.outputs)
         self.before = WithoutTime(self.plan.once, p)
         self.after = WithoutTime(self.plan.finish, p)
-        self.launches: dict[tuple[Shapes, tuple[int, ...] | None], _Launch] = {}
+        self.plain = not (self.plan.once or self.plan.finish or self.rows)
+        self.libraries: dict[Any, Library] = {}
+        self.launches: dict[tuple[Shapes, tuple[int, ...] | None], Launch] = {}
 
-    def launch(self, shapes: Shapes, lengths: tuple[int, ...] | None) -> _Launch:
+    def library(self, kind: Any) -> Library:
+        """The compiled code for a dtype of NumPy or torch. Raises UserError for other ones."""
+        found = self.libraries.get(kind)
+        if found is None:
+            name = str(kind).removeprefix("torch.")
+            if name not in _REALS:
+                raise UserError(
+                    f"the compiled backend takes {' or '.join(KINDS)}, and was given {name}",
+                    help="convert to one of them, or choose the reference backend",
+                )
+            found = self.libraries[kind] = Library(self.printed.source, _REALS[name])
+        return found
+
+    def launch(self, shapes: Shapes, lengths: tuple[int, ...] | None) -> Launch:
+        """What a call with arrays of these shapes is. Raises UserError where they do not fit."""
         found = self.launches.get((shapes, lengths))
         if found is None:
             if len(self.launches) > 256:
                 self.launches.clear()
-            found = self.launches[shapes, lengths] = _Launch(self, shapes, lengths)
+            found = self.launches[shapes, lengths] = Launch(self, shapes, lengths)
         return found
 
 
 @lru_cache(maxsize=512)
-def _code(p: Program) -> _Code:
-    return _Code(p)
+def code_of(p: Program) -> Code:
+    """The Code of `p`, made once."""
+    return Code(p)
 
 
-class _Launch:
+class Launch:
     """What is the same for all calls with arrays of the same shapes."""
 
-    def __init__(self, code: _Code, shapes: Shapes, lengths: tuple[int, ...] | None) -> None:
+    def __init__(self, code: Code, shapes: Shapes, lengths: tuple[int, ...] | None) -> None:
         p, printed = code.program, code.printed
         self.code = code
         self.sizes = solve_sizes(p, code.inputs, shapes)
@@ -123,7 +138,7 @@ class _Launch:
         strides: list[int] = []
         for k, (port, shape) in enumerate(zip(code.inputs, shapes, strict=True)):
             if port.at is At.CONST:
-                strides += self.constant(shape[1:], shape[0])
+                strides += _strides(shape[1:], shape[0])
                 continue
             if shape[0] != self.groups:
                 self.wide.append(k)
@@ -132,12 +147,11 @@ class _Launch:
         for port in printed.outputs:
             shape = shape_of(p.dims(port.name), self.sizes)
             if port.at is At.CONST:
-                strides += self.constant(shape, self.groups, fills=True)
+                strides += _strides(shape, self.groups, fills=True)
             else:
                 shape = (*(series if port.at is At.STEPS else (batch,)), *(shape or (1,)))
                 strides += (shape[-1], 1, prod(shape))
             self.shapes.append((self.groups, *shape))
-        self.once = len(strides) // 3
         dims: dict[str, Dims] = {e.name: e.rhs.dims for e in code.plan.once}
         grouped = any(
             port.at is At.CONST and shape[0] > 1
@@ -146,94 +160,109 @@ class _Launch:
         self.grouped = self.groups if grouped else 1
         self.once_ranks = {name: len(d) for name, d in dims.items()}
         for name in printed.once:
-            strides += self.constant(shape_of(dims[name], self.sizes), self.grouped)
+            strides += _strides(shape_of(dims[name], self.sizes), self.grouped)
         for name in printed.sums:
             shape = shape_of(p.dims(name), self.sizes)
-            strides += self.constant(shape, self.groups, fills=True)
+            strides += _strides(shape, self.groups, fills=True)
             self.shapes.append((self.groups, *shape))
         self.strides = (whole * len(strides))(*strides)
+        self.pointers = ctypes.c_void_p * max(1, len(strides) // 3)
         self.late = [  # outputs that no phase fills: values without time
             k
             for k, port in enumerate(printed.outputs)
             if port.at is At.CONST and port.name in {*printed.once, *code.after.names}
         ]
 
-    def constant(self, shape: tuple[int, ...], groups: int, *, fills: bool = False) -> list[int]:
-        """The strides of a value without time. `fills`: a column, where it is a vector."""
-        group = 0 if groups == 1 else prod(shape)
-        if len(shape) == 2:
-            return [shape[1], 1, group]
-        return [int(fills), len(shape), group]
-
-    def run(self, arrays: Sequence[Array], library: _Library, numpy: bool) -> list[Array]:
-        code = self.code
-        if code.rows:
-            check_rows(code.rows, dict(zip(code.inputs, arrays, strict=True)), self.sizes)
-        held = [self.contiguous(a, numpy) for a in arrays]
-        like = held[0]
-        for k in self.wide:
-            held[k] = self.widened(held[k], numpy)
-        if numpy:
-            made = [np.empty(shape, like.dtype) for shape in self.shapes]
-        else:
-            made = [like.new_empty(shape) for shape in self.shapes]
-        outputs = len(code.printed.outputs)
-        constants: dict[str, Array] = {}
-        onces: list[Array] = []
-        if code.plan.once or code.plan.finish:
-            constants = {
-                port.name: a
-                for port, a in zip(code.inputs, held, strict=True)
-                if port.at is At.CONST
-            }
-            constants.update(code.before(constants, self.sizes, like))
-            for name in code.printed.once:
-                a = constants[name]
-                a = a if len(a.shape) > self.once_ranks[name] else a[None]
-                alike = a.shape[0] == self.grouped
-                onces.append(self.contiguous(a if alike else self.widened(a, numpy), numpy))
-        every = (*held, *made[:outputs], *onces, *made[outputs:])
-        found = [a.ctypes.data for a in every] if numpy else [a.data_ptr() for a in every]
-        team = threads.fork_join() if (count := threads.count()) > 1 else None
+    def call(self, library: Library, addresses: Sequence[int]) -> None:
+        """Run on memory at these addresses: of the inputs, outputs, onces and sums, in order."""
+        count = threads.count()
+        team = threads.team() if count > 1 else None
         status = library.run(
             library.sweep,
             self.numbers,
-            (ctypes.c_void_p * len(found))(*found),
+            self.pointers(*addresses),
             self.strides,
             self.groups,
             self.steps,
             self.batch,
             self.lengths,
             count if team else 1,
-            (ctypes.c_void_p * 3)(team.parallel, team.thread_num, team.num_threads) if team else None,
+            team,
         )
         if status:
             raise MemoryError("not enough memory for a sweep over time")
-        if self.late:
-            sums = dict(
-                zip(
-                    (*(port.name for port in code.printed.outputs), *code.printed.sums),
-                    made,
-                    strict=True,
-                )
-            )
-            known: dict[str, Array] = {**sums, **constants}
-            known.update(code.after(known, self.sizes, like))
-            for k in self.late:
-                made[k] = self.filled(known[code.printed.outputs[k].name], self.shapes[k], numpy)
-        return made[:outputs]
 
-    def contiguous(self, a: Array, numpy: bool) -> Array:
+    def run(self, arrays: Sequence[Array], library: Library, numpy: bool) -> list[Array]:
+        """Run on NumPy arrays or torch tensors; gives the outputs."""
+        code, like = self.code, arrays[0]
+        held: list[Array]
+        made: list[Array]
+        constants: dict[str, Array] = {}
+        if numpy:
+            held = [np.ascontiguousarray(a) for a in arrays]
+            made = [np.empty(shape, like.dtype) for shape in self.shapes]
+        else:
+            held = [a if a.is_contiguous() else a.contiguous() for a in arrays]
+            made = [like.new_empty(shape) for shape in self.shapes]
+        for k in self.wide:
+            held[k] = _widened(held[k], self.groups, numpy)
+        if code.plain:
+            every = held + made
+        else:
+            constants = self.constants(arrays, held, like)
+            onces = [self.once(name, constants[name], numpy) for name in code.printed.once]
+            every = [*held, *made[: code.outputs], *onces, *made[code.outputs :]]
+        if numpy:
+            self.call(library, [a.ctypes.data for a in every])
+        else:
+            self.call(library, [a.data_ptr() for a in every])
+        if not code.plain:
+            self.finish(made, constants, like, numpy)
+        return made[: code.outputs]
+
+    # --- values without time ---
+
+    def constants(
+        self, arrays: Sequence[Array], held: Sequence[Array], like: Array
+    ) -> dict[str, Array]:
+        """What is known without time before the sweep: parameters, constants, onces."""
+        code = self.code
+        if code.rows:
+            check_rows(code.rows, dict(zip(code.inputs, arrays, strict=True)), self.sizes)
+        ports = zip(code.inputs, held, strict=True)
+        known = {port.name: a for port, a in ports if port.at is At.CONST}
+        known.update(code.before(known, self.sizes, like))
+        return known
+
+    def once(self, name: str, a: Array, numpy: bool) -> Array:
+        a = a if len(a.shape) > self.once_ranks[name] else a[None]
+        if a.shape[0] != self.grouped:
+            return _widened(a, self.grouped, numpy)
         return np.ascontiguousarray(a) if numpy else a.contiguous()
 
-    def widened(self, a: Array, numpy: bool) -> Array:
-        shape = (self.groups, *a.shape[1:])
-        if numpy:
-            return np.ascontiguousarray(np.broadcast_to(a, shape))
-        return a.expand(shape).contiguous()
+    def finish(
+        self, made: list[Array], constants: dict[str, Array], like: Array, numpy: bool
+    ) -> None:
+        """Work out what follows from the sums, and give back what is wanted of it."""
+        printed = self.code.printed
+        names = (*(port.name for port in printed.outputs), *printed.sums)
+        known = {**dict(zip(names, made, strict=True)), **constants}
+        known.update(self.code.after(known, self.sizes, like))
+        for k in self.late:
+            a, shape = known[printed.outputs[k].name], self.shapes[k]
+            made[k] = np.array(np.broadcast_to(a, shape)) if numpy else a.expand(shape).clone()
 
-    def filled(self, a: Array, shape: tuple[int, ...], numpy: bool) -> Array:
-        """A value without time as an output: memory of its own, for each group."""
-        if numpy:
-            return np.array(np.broadcast_to(a, shape))
-        return a.expand(shape).clone()
+
+def _strides(shape: tuple[int, ...], groups: int, *, fills: bool = False) -> list[int]:
+    """Of a value without time: by row, column, group. `fills`: a sum, whose rows are written."""
+    group = 0 if groups == 1 else prod(shape)
+    if len(shape) == 2:
+        return [shape[1], 1, group]
+    return [int(fills), len(shape), group]
+
+
+def _widened(a: Array, groups: int, numpy: bool) -> Array:
+    shape = (groups, *a.shape[1:])
+    if numpy:
+        return np.ascontiguousarray(np.broadcast_to(a, shape))
+    return a.expand(shape).contiguous()

@@ -55,6 +55,16 @@ def count() -> int:
     return torch.get_num_threads()
 
 
+def team() -> ctypes.Array[ctypes.c_void_p] | None:
+    """The addresses of `fork_join` as C takes them: `Team` in loop.c."""
+    return _addresses(found) if (found := fork_join()) is not None else None
+
+
+@cache
+def _addresses(found: ForkJoin) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * 3)(found.parallel, found.thread_num, found.num_threads)
+
+
 def explain() -> str:
     """How many threads, whose, and why, in a line."""
     if _forked:

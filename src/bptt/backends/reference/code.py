@@ -1,15 +1,11 @@
-"""A Plan's generated functions, compiled once: the only place where Python source is run.
-
-The source is this library's own print of a checked Plan; it holds numbers and names of ours.
-"""
+"""A Plan's generated functions, made once a Program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
+from bptt.backends.generated import Function, compiled
 from bptt.calculus.schedule import schedule
 from bptt.ir.dims import Dim, terms
 from bptt.ir.ops import number
@@ -17,21 +13,12 @@ from bptt.ir.plan import Plan
 from bptt.ir.ports import Port, inputs, outputs, row_numbers
 from bptt.ir.program import Program, refs
 from bptt.printers.numpy import (
-    Printed,
     phase_names,
     phase_reads,
     print_once,
     print_rows,
     print_step,
 )
-
-
-@dataclass(frozen=True)
-class Function:
-    """A generated function with its printed signature."""
-
-    printed: Printed
-    call: Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,21 +58,15 @@ def code(p: Program) -> Code:
         sizes,
         inputs(p),
         outputs(p),
-        _compiled(print_once(plan.once, "once", sizes), "once"),
-        [_compiled(f, "before") for f in print_rows(plan, plan.before, "before", sizes)],
-        _compiled(print_step(plan, sizes, slots), "loop"),
-        [_compiled(f, "edge") for f in print_rows(plan, plan.edge, "edge", sizes)],
-        [_compiled(f, "after") for f in print_rows(plan, plan.after, "after", sizes)],
-        _compiled(print_once(plan.finish, "finish", sizes), "finish"),
+        compiled(print_once(plan.once, "once", sizes), "once"),
+        [compiled(f, "before") for f in print_rows(plan, plan.before, "before", sizes)],
+        compiled(print_step(plan, sizes, slots), "loop"),
+        [compiled(f, "edge") for f in print_rows(plan, plan.edge, "edge", sizes)],
+        [compiled(f, "after") for f in print_rows(plan, plan.after, "after", sizes)],
+        compiled(print_once(plan.finish, "finish", sizes), "finish"),
         slots,
         row_numbers(p),
     )
-
-
-def _compiled(printed: Printed, name: str) -> Function:
-    space: dict[str, Any] = {}
-    exec(compile(printed.source, f"<bptt {name}>", "exec"), space)
-    return Function(printed, space[name])
 
 
 def _slots(plan: Plan) -> list[str]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from bptt.backends.reference.arrays import table
+from bptt.backends.arrays import table
 from bptt.backends.reference.code import Code, Function, code, constant_alias
 from bptt.backends.reference.panels import Constants
-from bptt.backends.reference.shapes import layout, solve_sizes
 from bptt.backends.reference.time import Time
 from bptt.backends.rows import check_rows
+from bptt.backends.shapes import layout, solve_sizes
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
 from bptt.ir.ops import number
@@ -44,7 +44,7 @@ class _Run:
         self.like = arrays[0]
         self.x = table(self.like)
         shapes = {port: tuple(a.shape) for port, a in given.items()}
-        self.sizes = solve_sizes(c, tuple(shapes.values()))
+        self.sizes = solve_sizes(c.plan.program, c.inputs, tuple(shapes.values()))
         self.numbers = [self.sizes[s] for s in c.sizes]
         self.groups = max((s[0] for s in shapes.values()), default=1)
         counts, batch = layout(shapes, batch_sizes)

@@ -1,4 +1,4 @@
-"""Phase bodies in C: row by row, vectors of columns, with what a row has one of worked out first."""
+"""Phase bodies in C: row by row, vectors of columns; what a row has one of is worked out first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FUNCTIONS = frozenset(
 HEAD = (
     "static void body{0}(const View *v, const real *tile, i64 across, i64 down, i64 r0, i64 r1,\n"
     "                  i64 c0, i64 c1, real *sums, const i64 *size) {{\n"
-    "    (void)v, (void)tile, (void)across, (void)down, (void)sums, (void)size, (void)c0, (void)c1;\n"
+    "    (void)v, (void)tile, (void)across, (void)down, (void)sums, (void)size;\n"
+    "    (void)c0, (void)c1;\n"
 )
 
 
@@ -48,8 +49,8 @@ class Body:
         self.named: dict[str, str] = {}
         self.count = 0
 
-    def source(self, index: int) -> str:
-        """The function, or nothing where there is nothing to do."""
+    def source(self) -> str:
+        """The function; `{0}` stands for its number, and brackets that are its own are doubled."""
         step = self.step
         stores: list[str] = []
         row_stores: list[str] = []
@@ -72,10 +73,8 @@ class Body:
             self.named[e.name] = value
             self.store(e.name, e.rhs.dims, value, stores, row_stores)
         reduced = [(r.op, self.expression(r.of)) for r in step.reduces]
-        text = HEAD.format(index)
-        if added is not None:
-            return text + self.adding(*added) + "}\n"
-        return text + self.plain(stores, row_stores, reduced) + "}\n"
+        inside = self.plain(stores, row_stores, reduced) if added is None else self.adding(*added)
+        return HEAD + (inside + "}\n").replace("{", "{{").replace("}", "}}")
 
     def written(self, name: str) -> int:
         found = self.names.write(name)
@@ -191,9 +190,8 @@ class Body:
         key = self.names.read(chooses, 0, None)
         at = f"v[{key}].at[r * v[{key}].row]"
         name = f"t{table}"
-        self.pointers[-1 - table] = (
-            f"real *const {name} = v[{table}].at + (i64){at}"
-            + (f" * v[{table}].row;" if len(dims) == 2 else ";")
+        self.pointers[-1 - table] = f"real *const {name} = v[{table}].at + (i64){at}" + (
+            f" * v[{table}].row;" if len(dims) == 2 else ";"
         )
         return name
 

@@ -8,12 +8,14 @@ before the loop, and read once there, lies where the loop's phase will write one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bptt.ir.dims import Dim, add_dims
 from bptt.ir.plan import Plan
 from bptt.ir.ports import At, Port
-from bptt.printers.c.phases import Base, Lowered, Reader, Step, width
+from bptt.ir.program import Node, walk
+from bptt.printers.c.phases import PIECES, Base, Lowered, Reader, Step, width
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,8 @@ class Places:
             made |= step.made()
         return groups
 
-    def reads_of(self, nodes: list) -> list[tuple[Base, bool]]:
+    def reads_of(self, nodes: Sequence[Node]) -> list[tuple[Base, bool]]:
         """What expressions read, and whether other columns than the reader's own."""
-        from bptt.printers.c.phases import PIECES
-        from bptt.ir.program import walk
-
         found: list[tuple[Base, bool]] = []
         order = walk(*nodes)
         pieces = {a for n in order if n.op in PIECES for a in n.args}
@@ -124,6 +123,15 @@ class Places:
                 if base.kind == "made":
                     self.uses[base.name].append(Use("time", 0, 0, base.shift, True))
 
+    def windows(self) -> bool:
+        """Whether no phase before the loop reads what another one makes at other steps."""
+        return not any(
+            u.region == "before" and u.shift
+            for name, uses in self.uses.items()
+            if self.where[name][0] == "before"
+            for u in uses
+        )
+
     def kind(self, name: str) -> str | None:
         """The kind of memory that a value needs, by where it is read."""
         region, group, _ = self.where[name]
@@ -137,6 +145,10 @@ class Places:
             return "ROLL" if any(u.shift for u in uses) else "STEP"
         if region in ("first", "last"):
             return "STEP"
+        near = all(u.region in ("before", "loop") and not u.shift for u in uses)
+        if region == "before" and near and self.windows():
+            alone = all(u.region == region and u.group == group for u in uses)
+            return "BLOCK" if alone else "WINDOW"
         same = all(u.region == region and u.group == group and not u.shift for u in uses)
         return "BLOCK" if same else "BUFFER"
 
@@ -160,7 +172,7 @@ class Places:
         """Products of before the loop lie where a result of the loop will."""
         taken: set[str] = set()
         for name, kind in list(kinds.items()):
-            if kind != "BUFFER" or self.where[name][0] != "before":
+            if kind not in ("BUFFER", "WINDOW") or self.where[name][0] != "before":
                 continue
             readers = {(u.region, u.group, u.step) for u in self.uses[name]}
             if len(readers) != 1 or any(u.shift or u.whole for u in self.uses[name]):
@@ -182,10 +194,12 @@ class Places:
     def stack(self, kinds: dict[str, str | None]) -> None:
         """What products read side by side lies side by side."""
         for names in self.plan.stacks:
-            mine = [n for n in names if kinds.get(n) in ("BUFFER", "ROLL")]
+            series = ("BUFFER", "ROLL", "WINDOW")
+            mine = {n: k for n in names if (k := kinds.get(n)) is not None and k in series}
             if len(mine) < 2:
                 continue
-            kind = "BUFFER" if any(kinds[n] == "BUFFER" for n in mine) else "ROLL"
+            found = set(mine.values())
+            kind = "BUFFER" if len(found) > 1 else found.pop()
             total = add_dims(*(width(self.dims[n]) for n in mine))
             col: Dim = 0
             self.buffers.append(Buffer(kind, total))

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from bptt.ir.dims import Dim, add_dims, terms
 from bptt.ir.ops import number
-from bptt.ir.plan import Block, Plan
+from bptt.ir.plan import Block, Plan, TimeGemm
 from bptt.ir.ports import At, Port, inputs, outputs
-from bptt.ir.program import Node
+from bptt.ir.program import Node, walk
 from bptt.printers.c.bodies import Body, Names, scalar
-from bptt.printers.c.phases import Base, Lowering, Reader, Step, width
+from bptt.printers.c.phases import PIECES, Base, Lowering, Product, Reader, Step, width
 from bptt.printers.c.places import Place, Places
 
 
@@ -99,9 +99,7 @@ class Tables:
         return self.t["place"].index(f"{{PLACE_{place.kind}, {index}, {wide}, {col}}}")
 
     def given(self, kind: str, port: Port, wide: Dim) -> int:
-        return self.t["place"].index(
-            f"{{PLACE_{kind}, {self.port(port)}, {self.size(wide)}, 0}}"
-        )
+        return self.t["place"].index(f"{{PLACE_{kind}, {self.port(port)}, {self.size(wide)}, 0}}")
 
     def numbered(self, value: str, wide: Dim) -> int:
         found = self.numbers.get((value, wide))
@@ -131,11 +129,10 @@ class Tables:
         base, wide = self.reader.node(n), width(n.dims)
         place, edge = self.base(base, wide), 0
         shift = base.shift if base.kind != "static" else 0
-        if shift and isinstance(base.edge, Port):
-            edge = self.given("BATCH", base.edge, wide)
-        elif shift:
-            assert base.edge is not None
+        if shift and isinstance(base.edge, Base):
             edge = self.base(base.edge, wide)
+        elif shift and base.edge is not None:
+            edge = self.given("BATCH", base.edge, wide)
         used = wide if length is None else length
         return f"{{{place}, {shift}, {edge}, {self.size(start)}, {self.size(used)}}}"
 
@@ -144,12 +141,13 @@ class Tables:
     def phase(self, step: Step, group: set[str]) -> None:
         """`group`: what the phases of this one's region make."""
         keys: list[str] = []
-        gemms = [
-            (q, len(keys), keys.extend(self.key(o) for o in q.operands)) for q in step.products
-        ]
         flags: set[str] = set()
-        for o in (o for q in step.products for o in q.operands):
-            self.flag(o, flags)
+        gemms: list[tuple[Product, int]] = []
+        for q in step.products:
+            gemms.append((q, len(keys)))
+            keys += [self.key(o) for o in q.operands]
+            for o in q.operands:
+                self.flag(o, flags)
         first = len(self.t["key"].rows)
 
         def read(n: Node, start: Dim, length: Dim | None) -> int:
@@ -172,9 +170,8 @@ class Tables:
             keys.append(f"{{{self.placed(place)}, 0, 0, 0, {wide}}}")
             return len(keys) - 1
 
-        index = len(self.t["phase"].rows)
-        self.bodies.append(Body(step, Names(read, write, self.size)).source(index))
-        if any(n.op in ("concat", "embed", "block") for n in self.nodes(step)):
+        body = self.body(Body(step, Names(read, write, self.size)).source())
+        if any(n.op in PIECES for n in walk(*step.reads())):
             flags.add("WIDE")
         if step.adds:
             flags.add("COLUMNS")
@@ -183,9 +180,9 @@ class Tables:
                 f"{{{len(q.outs)}, {len(q.operands)}, {first + at}, {q.ones}, "
                 f"{self.blocks(q.blocks)}, {self.packed(q.blocks, q.operands, step)}}}"
             )
-            for q, at, _ in gemms
+            for q, at in gemms
         ]
-        reduces = []
+        reduces: list[int] = []
         for r in step.reduces:
             key = write(r.out)
             if key is None:
@@ -196,20 +193,22 @@ class Tables:
         for key in keys:
             self.t["key"].add(key)
         tiles = sum(len(q.outs) for q in step.products)
+        said = " | ".join(f"PHASE_{flag}" for flag in sorted(flags)) or "0"
         self.t["phase"].add(
             f"{{{self.size(width(step.space))}, {rows[0] if rows else 0}, {len(rows)}, {tiles}, "
             f"{first}, {len(keys)}, {reduces[0] if reduces else 0}, {len(reduces)}, "
-            f"{self.size(self.added_rows(step))}, {' | '.join(f'PHASE_{f}' for f in sorted(flags)) or 0}, body{index}}}"
+            f"{self.size(self.added_rows(step))}, {said}, body{body}}}"
         )
+
+    def body(self, source: str) -> int:
+        """The number of a body; phases that do the same share one."""
+        if source not in self.bodies:
+            self.bodies.append(source)
+        return self.bodies.index(source)
 
     def added_rows(self, step: Step) -> Dim:
         """How many rows a sum has."""
         return step.body[-1].rhs.dims[0] if step.adds == "table" else 1
-
-    def nodes(self, step: Step) -> list[Node]:
-        from bptt.ir.program import walk
-
-        return walk(*step.reads())
 
     def flag(self, n: Node, flags: set[str]) -> None:
         base = self.reader.node(n.args[0] if n.op == "block" else n)
@@ -244,7 +243,7 @@ class Tables:
     # --- sums over time ---
 
     def time(self) -> None:
-        lefts: dict[tuple[str, ...], list] = {}
+        lefts: dict[tuple[str, ...], list[TimeGemm]] = {}
         for g in self.plan.time_gemms:
             left = tuple(self.key(n) for n in g.left)
             lefts.setdefault(left, []).append(g)
@@ -257,8 +256,7 @@ class Tables:
                 for name, count in self.outs_of(g):
                     place = self.placed(Place("FIXED", Port(name, At.CONST)))
                     self.t["out"].add(f"{{{place}, {self.size(count)}}}")
-                ones = [number(n) for n in g.right] == [1.0] and not g.right[0].dims
-                ones = ones or [(number(n), width(n.dims)) for n in g.right] == [(1.0, 1)]
+                ones = [(number(n), width(n.dims)) for n in g.right] == [(1.0, 1)]
                 keys = [] if ones else [self.key(n) for n in g.right]
                 first = len(self.t["key"].rows)
                 self.t["key"].rows += keys
@@ -269,7 +267,7 @@ class Tables:
             each = int("STEPWISE" in flags)
             self.t["time"].add(f"{{{at}, {len(left)}, {rights}, {len(gemms)}, {each}}}")
 
-    def outs_of(self, g) -> list[tuple[str, Dim]]:
+    def outs_of(self, g: TimeGemm) -> list[tuple[str, Dim]]:
         """For each of the left: the sum it is a part of, and its first row there."""
         found: list[tuple[str, Dim]] = []
         left = iter(g.left)
@@ -296,7 +294,12 @@ class Tables:
             ranges[region] = (start, len(self.t["phase"].rows) - start)
         self.time()
         places = self.places.buffers
-        lines = ['#include "loop.h"', "", self.measure(), *self.bodies]
+        lines = [
+            '#include "loop.h"',
+            "",
+            self.measure(),
+            *(b.format(k) for k, b in enumerate(self.bodies)),
+        ]
         kinds = {
             "place": "Place",
             "key": "Key",
@@ -322,7 +325,8 @@ class Tables:
         counts = ", ".join(f".{r}_count = {len(groups.get(r, []))}" for r in ("before", "after"))
         lines.append(
             '__attribute__((visibility("default"))) const Sweep bptt_sweep = {\n'
-            f"    .dir = {self.p.dir}, .sizes = {len(self.sizes)}, .ports = {len(self.ports)}, "
+            f"    .windows = {int(self.places.windows())}, "
+            f".dir = {self.p.dir}, .sizes = {len(self.sizes)}, .ports = {len(self.ports)}, "
             f".places = {len(t['place'].rows)}, .buffers = {len(places)},\n"
             f"    .keys = {len(t['key'].rows)}, .phases = {len(t['phase'].rows)}, "
             f".packed = {len(self.packs)}, .numbers = {len(self.numbers)},\n"
