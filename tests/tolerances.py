@@ -53,6 +53,10 @@ BACKEND = {"float64": 1e-13, "float32": 3e-5}
 # (at least 0.2 in the tests) to the power 5/2: 20 * 0.2**-2.5 = 1100 roundings.
 BACKEND_SECOND = 1100 * EPS
 
+# Two backends, or a backend on one thread and on two, on random values that nobody scaled: sums of
+# hundreds of products in another order, divided by deviations of rows that may be small.
+BACKEND_WIDE = 1e-11
+
 # Random cells: the backend against the oracle and against torch, up to second derivatives. Nobody
 # chose their condition: roundings of 1e-16 grow by what a few hundred operations in a row divide by
 # and multiply with. A term that is wrong shows as a part of 1, and not of a thousand million.

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import chain, count, repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -312,12 +313,17 @@ def _frozen(array: np.ndarray) -> Any:
     return tuple(map(_frozen, array)) if array.ndim else float(array)
 
 
-# Equal cells have one Program: what is compiled for it, or cached by it, is shared.
+# Equal cells have one Program, as long as somebody holds one of them: what is compiled for it, or
+# cached by it, is shared.
+_held: WeakValueDictionary[tuple[str, tuple[tuple[str, str], ...]], Checked] = WeakValueDictionary()
 
 
 @lru_cache(maxsize=512)
 def _checked(text: str, functions: tuple[tuple[str, str], ...]) -> Checked:
-    return check_text(text, functions=dict(functions))
+    found = _held.get((text, functions))
+    if found is None:
+        found = _held[text, functions] = check_text(text, functions=dict(functions))
+    return found
 
 
 @lru_cache(maxsize=512)

@@ -3,58 +3,146 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from backends_alike import (
     ODD,
+    assert_close,
     float32_held_to_the_oracle,
     held_to_the_oracle,
     odd_held_to_the_oracle,
+    run,
 )
-from sweeps_of import SWEEPS
+from shapes import GRID, Shape, draw
+from subjects import CORE
+from sweeps_of import SWEEPS, sweep
 from token_sweeps import READING, tokens_held_to_the_oracle
+from tolerances import BACKEND_WIDE
 
 from bptt import cells
+from bptt.backends import reference
 from bptt.backends.cpu import execute
-
-
-@pytest.fixture(params=(1, 2), ids=("one thread", "two threads"))
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+from bptt.backends.cpu.run import code_of
+from bptt.errors import UserError
+from bptt.ir.ports import inputs, outputs
+from bptt.ir.program import Program
+from bptt.printers.c.bodies import Body
 
 
 @pytest.fixture(autouse=True)
-def poisoned_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory that a call takes is NaN too."""
-    monkeypatch.setenv("BPTT_CFLAGS", "-DBPTT_POISON")
+def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The memory that a call takes is NaN at first, and the smallest call is shared by threads."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("BPTT_CFLAGS", "-DBPTT_TEST")
+    code_of.cache_clear()  # what was compiled otherwise
+    yield
+    torch.set_num_threads(before)
+    code_of.cache_clear()
 
 
-@pytest.mark.usefixtures("poisoned", "threads")
+def on_threads(p: Program, arrays: Any, batch_sizes: Any = None) -> Any:
+    """On one thread, and on two: the same, and twice the same to the last bit."""
+    torch.set_num_threads(1)
+    alone = execute(p, arrays, batch_sizes)
+    torch.set_num_threads(2)
+    once, again = (execute(p, arrays, batch_sizes) for _ in range(2))
+    for port, a, b, c in zip(outputs(p), alone, once, again, strict=True):
+        a, b, c = map(np.asarray, (a, b, c))
+        assert np.array_equal(b, c), f"{port.name} is not the same from run to run"
+        assert_close(f"{port.name} on two threads", b, a, BACKEND_WIDE)
+    return once
+
+
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("order", SWEEPS)
 @pytest.mark.parametrize("cell", cells.names())
 def test_backend_is_the_oracle(cell: str, order: str, rng: np.random.Generator) -> None:
-    held_to_the_oracle(execute, cell, order, "torch", rng)
+    held_to_the_oracle(on_threads, cell, order, "torch", rng)
 
 
-@pytest.mark.usefixtures("poisoned", "threads")
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("order", SWEEPS[:4])
 @pytest.mark.parametrize("name", ODD)
 def test_odd_cells(name: str, order: str, rng: np.random.Generator) -> None:
-    odd_held_to_the_oracle(execute, name, order, "numpy", rng)
+    odd_held_to_the_oracle(on_threads, name, order, "numpy", rng)
 
 
-@pytest.mark.usefixtures("poisoned", "threads")
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("order", SWEEPS[:4])
-@pytest.mark.parametrize("cell", READING)
+@pytest.mark.parametrize("cell", sorted({*READING} & {*CORE}))
 def test_tokens(cell: str, order: str, rng: np.random.Generator) -> None:
-    tokens_held_to_the_oracle(execute, cell, order, "torch", rng)
+    tokens_held_to_the_oracle(on_threads, cell, order, "torch", rng)
 
 
 @pytest.mark.parametrize("cell", cells.names())
 def test_float32(cell: str, rng: np.random.Generator) -> None:
     float32_held_to_the_oracle(execute, cell, "torch", rng)
+
+
+# Wide enough for whole vectors, panels and chunks of rows, for a tail behind each, and for both
+# ways in which threads share the loop.
+MIXED = ("lstm", "gru_cho", "layernorm_lstm", "on_lstm", "fs_lstm2", "lmu")
+WIDE = (
+    Shape(3, 1, (70, 33, 17)),
+    Shape(2, 15, (37, 70, 5)),
+    Shape(3, 101, (33, 16, 3)),
+    Shape(300, 2, (5, 3, 2)),
+    Shape(9, 60, (40, 3, 7), lengths=tuple(range(9, 0, -1)) + (1,) * 51),
+)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("order", ["forward", "backward"])
+@pytest.mark.parametrize(
+    "cell", ["lstm", "gru_cho", "layernorm_lstm", "on_lstm", "fs_lstm2", "lmu"]
+)
+@pytest.mark.parametrize("shape", WIDE, ids=str)
+def test_wide_shapes(cell: str, order: str, shape: Shape, rng: np.random.Generator) -> None:
+    """Against the plain backend, which the oracle holds: it is too slow for these itself."""
+    p = sweep(cell, order)
+    given = draw(p, shape, rng)
+    want = run(reference.execute, p, shape, given, "numpy")
+    for port, a, b in zip(outputs(p), run(on_threads, p, shape, given, "numpy"), want, strict=True):
+        assert_close(f"{cell} {order} {shape} {port.name}", a, b, BACKEND_WIDE)
+
+
+def test_a_long_sequence(rng: np.random.Generator) -> None:
+    """Seventy thousand steps, forward and backward."""
+    shape = Shape(70_000, 1, (3, 2, 1))
+    for order in ("forward", "backward"):
+        p = sweep("gru", order)
+        given = draw(p, shape, rng)
+        got, want = (run(f, p, shape, given, "numpy") for f in (execute, reference.execute))
+        for port, a, b in zip(outputs(p), got, want, strict=True):
+            assert_close(f"{order} {port.name}", a, b, BACKEND_WIDE)
+
+
+def test_a_wrong_kernel_is_seen(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """The comparison itself: a body that is wrong by 0.1 %, and one that reads the wrong row."""
+    right = Body.source
+    for old, new in (("v_tanh(", "1.001 * v_tanh("), ("r - r0", "0")):
+
+        def wrong(self: Body, old: str = old, new: str = new) -> str:
+            return right(self).replace(old, new)
+
+        code_of.cache_clear()
+        monkeypatch.setattr(Body, "source", wrong)
+        with pytest.raises(AssertionError):
+            held_to_the_oracle(execute, "lstm", "forward", "numpy", rng)
+
+
+def test_what_does_not_fit_is_refused(rng: np.random.Generator) -> None:
+    p = sweep("lstm", "forward")
+    given = draw(p, GRID[2], rng)
+    arrays = [given[port] for port in inputs(p)]
+    with pytest.raises(UserError, match="inputs of a sweep"):
+        execute(p, arrays[:-1])
+    with pytest.raises(UserError, match="has size"):
+        execute(p, [*arrays[:-1], arrays[-1][..., :-1]])
+    with pytest.raises(UserError, match="one number format"):
+        execute(p, [*arrays[:-1], arrays[-1].astype("float32")])
+    with pytest.raises(UserError, match="float32 or float64"):
+        execute(p, [a.astype("float16") for a in arrays])

@@ -21,7 +21,11 @@ enum {
     TILE = 4096,          /* numbers of the products that a body is given at once */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
     AHEAD_BYTES = 3 << 17, /* of what is computed ahead of the loop, for each thread */
+#ifdef BPTT_TEST /* memory is NaN at first, and the smallest call is shared out */
+    ALONE = 0,
+#else
     ALONE = 1 << 17,      /* multiplications for which it does not pay to wake a thread */
+#endif
     CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
 };
 
@@ -770,7 +774,7 @@ static Call *open_call(const Sweep *s, const i64 *n, const i64 *strides, i64 gro
     const size_t bytes = (size_t)(head + arena.used);
     char *memory = aligned_alloc(64, (size_t)padded((i64)bytes, 64));
     if (!memory) return 0;
-#ifdef BPTT_POISON
+#ifdef BPTT_TEST
     memset(memory, 0xff, bytes);
 #endif
     Call *c = (Call *)memory;

@@ -131,7 +131,7 @@ class Tables:
         shift = base.shift if base.kind != "static" else 0
         if shift and isinstance(base.edge, Base):
             edge = self.base(base.edge, wide)
-        elif shift and base.edge is not None:
+        elif shift and isinstance(base.edge, Port):
             edge = self.given("BATCH", base.edge, wide)
         used = wide if length is None else length
         return f"{{{place}, {shift}, {edge}, {self.size(start)}, {self.size(used)}}}"
