@@ -4,41 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from one_op import ELEMENTWISE, OTHERS, A, H, M, X, in_the_loop, step, values_of
 from shapes import Shape, draw, expected
 from tolerances import BACKEND, OP_VALUE
 
 from bptt.backends.reference import execute
-from bptt.calculus.rewrites import lower
 from bptt.errors import BpttError, UserError
-from bptt.ir.ops import OPS, add, concat, const, fill, intern, mul, node, ref, size
+from bptt.ir.ops import add, fill, intern, mul, node, ref
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import Equation, Kind, Node, Program, Role, State, Value
 from bptt.printers.numpy import print_once
-
-H = ("H",)
-X, Y = ref("x", 0, H), ref("y", 0, H)
-A, M = ref("a", 0, H), ref("M", 0, ("H", "H"))
-ELEMENTWISE = [op for op, row in OPS.items() if row.elementwise and op not in ("call", "pow")]
-
-
-def step(value: Node, *, looped: bool) -> Program:
-    """A Program that computes `value` each step, in the loop or before it."""
-    equations = (
-        Equation("v", Kind.STEP, value),
-        Equation(
-            "h",
-            Kind.STEP,
-            add(ref("h", 1, H), mul(const(0.01), ref("v", 0, H)) if looped else X),
-        ),
-    )
-    values = tuple(Value(name, H, Role.GIVEN) for name in ("x", "y"))
-    constants = (Value("a", H, Role.PARAM), Value("M", ("H", "H"), Role.PARAM))
-    return lower(Program(1, values + constants, equations, (State("h"),), ("v", "h")))
-
-
-def values_of(op: str) -> Node:
-    args = (X, Y)[: OPS[op].arity]
-    return node(op, *args)
 
 
 def assert_oracle(p: Program, rng: np.random.Generator, kind: str) -> None:
@@ -59,32 +34,12 @@ def assert_oracle(p: Program, rng: np.random.Generator, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 @pytest.mark.parametrize("op", ELEMENTWISE)
 def test_elementwise_ops(op: str, kind: str, rng: np.random.Generator) -> None:
-    for looped in (True, False):
-        value = values_of(op)
-        if looped:  # through the state, so that it is computed step by step
-            value = node(op, *(add(ref("h", 1, H), X) if a is X else a for a in value.args))
-        assert_oracle(step(value, looped=looped), rng, kind)
+    assert_oracle(step(values_of(op), looped=False), rng, kind)
+    assert_oracle(in_the_loop(op), rng, kind)
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-@pytest.mark.parametrize(
-    "value",
-    [
-        node("pow", X, attr=((2.0).hex(),)),
-        node("pow", X, attr=((-1.5).hex(),)),
-        node("softmax", X),
-        node("log_softmax", X),
-        fill(node("row_max", X), H),
-        fill(node("sum", X), H),
-        fill(size("H"), H),
-        node("matmul", M, X),
-        node("matmul", node("T", M), X),
-        node("block", concat(X, Y), attr=(("H", "H"),)),
-        node("embed", node("block", X, attr=((0, 1),)), attr=((2, "H"),)),  # H is 4
-        mul(A, X),
-    ],
-    ids=lambda n: n.op,
-)
+@pytest.mark.parametrize("value", OTHERS, ids=lambda n: n.op)
 def test_other_ops(value: Node, kind: str, rng: np.random.Generator) -> None:
     assert_oracle(step(value, looped=False), rng, kind)
 

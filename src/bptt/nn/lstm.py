@@ -143,7 +143,7 @@ class LSTM(Engine, nn.RNNBase):
         if x.shape[-1] != self.input_size or (self.training and self.dropout):
             return None
         widths = (self.proj_size or self.hidden_size, self.hidden_size)
-        found = self._short.run(self, x, hx, widths)
+        found = self._short.run(self, x, hx, widths, self.keep)
         return None if found is None else (found[0], (found[1][0], found[1][1]))
 
     def _source(self, name: str, tail: str) -> Source:

@@ -1,8 +1,8 @@
-"""The short way through a layer where nothing but its numbers can be meant.
+"""The short way through a layer where nothing but its numbers, or their gradients, can be meant.
 
-Without gradients, transforms, modes or autocast a layer of plain tensors hands its parameters'
-addresses to the compiled code at once. All that a caller may have changed since the last call
-(parameters, threads, the backend) is read anew; only what follows from shapes is remembered.
+Without transforms, modes or autocast a layer of plain tensors hands its parameters' addresses to
+the compiled code at once. All that a caller may have changed since the last call (parameters,
+threads, the backend) is read anew; only what follows from shapes is remembered.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from bptt.backends.cpu.run import Code, Launch, code_of
 from bptt.nn.backend import compiled
 from bptt.nn.layout import Layout
 from bptt.nn.run import transformed
-from bptt.nn.sweep import sweep_of
+from bptt.nn.trained import Read, Way
 
 PLAIN = (Tensor, nn.Parameter)
 
@@ -32,14 +31,6 @@ class Source(NamedTuple):
     parts: int = 1
 
 
-class _Way(NamedTuple):
-    """One layer and direction: its code, and for each array that it reads where that lies: -1 for
-    the input, else the number of a parameter, of one to add (or -1), and which part of how many."""
-
-    code: Code
-    reads: tuple[tuple[int, int, int, int], ...]
-
-
 class Quick:
     """One layer's short way. `sources`: of the constants of each layer and direction."""
 
@@ -48,8 +39,7 @@ class Quick:
         each = [d for ds in sources for d in ds]
         self.names = list(dict.fromkeys(n for d in each for s in d.values() for n in s.names))
         self.rows = len(each)
-        self.ways: list[list[_Way]] | None = None
-        self.launches: dict[object, list[Launch]] = {}
+        self.ways: list[list[Way]] | None = None
         simple = not layout.others and len(layout.outputs) == 1
         self.possible = simple and all(isinstance(start, float) for start in layout.starts)
 
@@ -57,13 +47,18 @@ class Quick:
         return Quick, (self.layout, self.sources)
 
     def run(
-        self, layer: nn.Module, x: Tensor, starts: Sequence[Tensor] | None, widths: Sequence[int]
+        self,
+        layer: nn.Module,
+        x: Tensor,
+        starts: Sequence[Tensor] | None,
+        widths: Sequence[int],
+        keep: str,
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         """What `run_layers` gives, or None where it is for that to run.
 
         `x` is [T, B, X] and as wide as the layer says; `widths` are those of the states.
         """
-        if not self.possible or torch.is_grad_enabled() or not _meant(x):
+        if not self.possible or not _meant(x):
             return None
         dtype, rows, batch = x.dtype, self.rows, x.shape[1]
         params, buffers = layer._parameters, layer._buffers
@@ -81,87 +76,50 @@ class Quick:
         for s, w in zip(starts, widths, strict=True):
             if type(s) not in PLAIN or not _fits(s, dtype) or s.shape != (rows, batch, w):
                 return None
+        trained = torch.is_grad_enabled() and (
+            x.requires_grad
+            or any(p.requires_grad for p in values)
+            or any(s.requires_grad for s in starts)
+        )
+        if trained and keep != "all":
+            return None
         ways = self.ways or self._ways()
         if not self.possible:
             return None
-        key = (x.shape, dtype)
-        launches = self.launches.get(key) or self._launches(key, ways, values, x, starts)
-        finals = [torch.empty_like(s) for s in starts]
-        strides = [batch * w * x.element_size() for w in widths]
-        firsts = [s.data_ptr() for s in starts]
-        lasts = [s.data_ptr() for s in finals]
-        held: list[Tensor] = []  # what addresses point into, until the end
-        row = 0
+        finals: list[list[Tensor]] = []
         for directions in ways:
             outs: list[Tensor] = []
-            for code, reads in directions:
-                launch, found = launches[row], list[int]()
-                for k, other, part, parts in reads:
-                    p = x if k < 0 else values[k]
-                    if other >= 0:
-                        p = p + values[other]
-                        held.append(p)
-                    at = p.data_ptr()
-                    found.append(at + part * (p.nbytes // parts) if part else at)
-                y = x.new_empty(launch.shapes[0][1:])
-                found += [at + row * step for at, step in zip(firsts, strides, strict=True)]
-                found.append(y.data_ptr())
-                found += [at + row * step for at, step in zip(lasts, strides, strict=True)]
-                launch.call(code.library(dtype), found)
-                outs.append(y)
-                row += 1
-            held.append(x)
+            for way in directions:
+                mine, own = [values[k] for k in way.params], [s[len(finals)] for s in starts]
+                run = way.trained(x, mine, own) if trained else way.forward(x, mine, own, False)
+                outs.append(run[0])
+                finals.append(list(run[1:]))
             x = outs[0] if len(outs) == 1 else torch.cat(outs, -1)
-        return x, tuple(finals)
+        if rows == 1:
+            return x, tuple([final[None] for final in finals[0]])
+        return x, tuple([torch.stack(found) for found in zip(*finals, strict=True)])
 
-    def _ways(self) -> list[list[_Way]]:
+    def _ways(self) -> list[list[Way]]:
         places = {name: k for k, name in enumerate(self.names)}
-        sweeps = (sweep_of(self.layout.forward), sweep_of(self.layout.backward))
-        codes = [code_of(s.program) for s in sweeps]
 
-        def read(name: str, sources: Mapping[str, Source]) -> tuple[int, int, int, int]:
+        def read(name: str, sources: Mapping[str, Source]) -> Read:
             if not name:
                 return (-1, -1, 0, 1)
             names, part, parts = sources[name]
             return (places[names[0]], places[names[1]] if names[1:] else -1, part, parts)
 
+        def way(text: str, sources: Mapping[str, Source]) -> Way:
+            reads = [read(name, sources) for name in self.layout.reads]
+            used = sorted({k for r in reads for k in r[:2] if k >= 0})
+            return Way(text, reads, used)
+
+        texts = (self.layout.forward, self.layout.backward)
         self.ways = [
-            [
-                _Way(code, tuple(read(name, sources) for name in self.layout.reads))
-                for code, sources in zip(codes, directions, strict=False)
-            ]
+            [way(text, sources) for text, sources in zip(texts, directions, strict=False)]
             for directions in self.sources
         ]
-        self.possible = all(code.plain for code in codes)
+        self.possible = all(w.possible for directions in self.ways for w in directions)
         return self.ways
-
-    def _launches(
-        self,
-        key: object,
-        ways: Sequence[Sequence[_Way]],
-        values: Sequence[Tensor],
-        x: Tensor,
-        starts: Sequence[Tensor],
-    ) -> list[Launch]:
-        if len(self.launches) > 64:
-            self.launches.clear()
-        made: list[Launch] = []
-        lead, wide = x.shape[:-1], x.shape[-1]
-        for directions in ways:
-            for code, reads in directions:
-                shapes: list[tuple[int, ...]] = []
-                for k, _, _, parts in reads:
-                    shape = (*lead, wide) if k < 0 else tuple(values[k].shape)
-                    shapes.append((1, *shape) if k < 0 else (1, *_part(shape, parts)))
-                shapes += [(1, *s.shape[1:]) for s in starts]
-                made.append(code.launch(tuple(shapes), None))
-            wide = sum(launch.shapes[0][-1] for launch in made[-len(directions) :])
-        self.launches[key] = made
-        return made
-
-
-def _part(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
-    return (shape[0] // parts, *shape[1:]) if shape else ()
 
 
 def _fits(x: Tensor, dtype: torch.dtype) -> bool:

@@ -217,7 +217,7 @@ class Recurrent(Engine, nn.Module):
             return None
         if len(set(self._widths)) > 1:
             return None
-        return self._short.run(self, x, given, self.state_sizes)
+        return self._short.run(self, x, given, self.state_sizes, self.keep)
 
     def _given(self, states: Given, batch: Batch) -> list[Tensor]:
         """The states to begin with, in the kernel's layout, checked."""

@@ -57,7 +57,7 @@ def run(
 def _run(
     sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None, keep: Keep | None = "all"
 ) -> list[Tensor]:
-    if not _plain(tensors):
+    if not plain(tensors):
         return _full(sweep, tensors, batch_sizes, keep)
     level: int = getattr(forward_ad, "_current_level", 0)
     if level >= 0 or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
@@ -101,7 +101,7 @@ def _plain_keys() -> frozenset[int]:
 _PLAIN = _plain_keys()
 
 
-def _plain(tensors: Tensors) -> bool:
+def plain(tensors: Tensors) -> bool:
     """Whether only the kernel can be meant: ordinary CPU tensors, no mode, no transform."""
     if not _PLAIN or _transforms is None or _modes is None or _keys is None:
         return False

@@ -1,0 +1,197 @@
+"""The short way through a layer gives what the long one gives, and steps aside where it must."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from nn.eager import assert_close
+from tolerances import TORCH
+from torch import Tensor, nn
+
+import bptt.nn
+from bptt.nn import LSTM, Recurrent
+from bptt.nn.quick import Quick
+
+T, B, X, H = 6, 3, 5, 7
+
+LAYERS = {
+    "lstm": lambda: LSTM(X, H),
+    "two layers, two directions": lambda: LSTM(X, H, num_layers=2, bidirectional=True),
+    "a projection": lambda: LSTM(X, H, proj_size=2),
+    "peephole": lambda: Recurrent("peephole", X, H, num_layers=2),
+    "gru": lambda: Recurrent("gru", X, H, bidirectional=True),
+    "layer norm": lambda: Recurrent("layernorm_rnn", X, H),
+}
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call took the short way."""
+    found: list[bool] = []
+    run = Quick.run
+
+    def noted(*args: Any) -> Any:
+        result = run(*args)
+        found.append(result is not None)
+        return result
+
+    monkeypatch.setattr(Quick, "run", noted)
+    return found
+
+
+def everything(layer: nn.Module, given: dict[str, Any], order: int = 1) -> list[Tensor]:
+    """Outputs, last states, and every gradient, or those of the gradients."""
+    x = given["x"].clone().requires_grad_()
+    states = given["states"] and tuple(s.clone().requires_grad_() for s in given["states"])
+    y, last = layer(x, states)
+    values = [y, *last]
+    loss = sum((v.sin() * (k + 1)).sum() for k, v in enumerate(values))
+    by = [x, *(states or ()), *layer.parameters()]
+    grads = torch.autograd.grad(loss, by, create_graph=order > 1, materialize_grads=True)
+    if order > 1:
+        total = sum((g**2).sum() for g in grads)
+        grads = torch.autograd.grad(total, by, materialize_grads=True)
+    return [v.detach() for v in (*values, *grads)]
+
+
+def sample(layer: nn.Module, states: bool) -> dict[str, Any]:
+    """An input in float64, and states where asked for."""
+    layer.double()
+    x = torch.randn(T, B, X, dtype=torch.float64)
+    _y, last = layer(x)
+    first = tuple(torch.randn_like(s) for s in last) if states else None
+    return {"x": x, "states": first}
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_it_is_the_long_way(
+    name: str, states: bool, order: int, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = LAYERS[name]()
+    given = sample(layer, states)
+    taken.clear()
+    short = everything(layer, given, order)
+    assert taken == [True]
+    monkeypatch.setattr(Quick, "run", lambda *_: None)
+    assert_close(short, everything(layer, given, order), TORCH)
+
+
+def test_without_gradients(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LSTM(X, H)
+    x = torch.randn(T, B, X)
+    with torch.no_grad():
+        y, (h, c) = layer(x)
+    with torch.inference_mode():
+        again, _ = layer(x)
+    assert taken == [True, True]
+    monkeypatch.setattr(Quick, "run", lambda *_: None)
+    with torch.no_grad():
+        want, (h_, c_) = layer(x)
+    assert_close([y, h, c, again], [want, h_, c_, want], TORCH)
+
+
+def test_some_gradients_only() -> None:
+    """What is frozen gets none, and the rest what it gets otherwise."""
+    layer = LSTM(X, H).double()
+    x = torch.randn(T, B, X, dtype=torch.float64)
+    layer(x)[0].sum().backward()
+    want = [p.grad for p in layer.parameters()]
+    layer.weight_hh_l0.requires_grad_(False)
+    layer.bias_ih_l0.requires_grad_(False)
+    layer.zero_grad()
+    layer(x)[0].sum().backward()
+    found = {name: p.grad for name, p in layer.named_parameters()}
+    assert found["weight_hh_l0"] is None and found["bias_ih_l0"] is None
+    assert_close([found["weight_ih_l0"], found["bias_hh_l0"]], [want[0], want[3]], TORCH)
+
+
+def test_changes_of_the_parameters_are_seen() -> None:
+    layer, x = LSTM(X, H), torch.randn(T, B, X)
+    with torch.no_grad():
+        first, _ = layer(x)
+        for p in layer.parameters():
+            p.data = p.data * 2
+        second, _ = layer(x)
+        with bptt.nn.use_backend("reference"):
+            want, _ = layer(x)
+    assert not torch.allclose(first, second)
+    assert torch.allclose(second, want, atol=1e-6)
+
+
+def test_gradients_add_up_and_are_not_shared() -> None:
+    layer, x = LSTM(X, H), torch.randn(T, B, X)
+    layer(x)[0].sum().backward()
+    once = [p.grad.clone() for p in layer.parameters()]
+    assert layer.bias_ih_l0.grad.data_ptr() != layer.bias_hh_l0.grad.data_ptr()
+    layer(x)[0].sum().backward()
+    for p, g in zip(layer.parameters(), once, strict=True):
+        assert torch.allclose(p.grad, 2 * g, rtol=1e-5)
+
+
+def test_it_steps_aside(taken: list[bool]) -> None:
+    """Transforms, parametrizations, autocast, other ways to keep and to lay out an input."""
+    layer = LSTM(X, H)
+    x = torch.randn(T, B, X)
+    y, _ = layer(x)
+    assert taken == [True]
+    nn.utils.parametrize.register_parametrization(layer, "weight_hh_l0", nn.Identity())
+    assert torch.allclose(layer(x)[0], y, atol=1e-6)
+    layer = LSTM(X, H)
+    calls = [
+        lambda: torch.func.functional_call(layer, {"weight_hh_l0": torch.zeros(4 * H, H)}, (x,)),
+        lambda: torch.func.vmap(lambda x: layer(x)[0])(x[None]),
+        lambda: layer(x.transpose(0, 1).contiguous().transpose(0, 1)),
+        lambda: layer(x[:, 0]),
+    ]
+    layer.keep = "states"
+    layer(x)
+    layer.keep = "all"
+    for call in calls:
+        call()
+    with torch.autocast("cpu"):
+        layer(x)
+    with bptt.nn.use_backend("reference"):
+        layer(x)
+    assert not any(taken[1:2])
+    tail = taken[2:]
+    assert (
+        tail[0] is False and tail[1] is True
+    )  # `keep`; `functional_call`, whose tensors are plain
+    assert not any(tail[2:])
+
+
+def test_batched_gradients() -> None:
+    """`is_grads_batched`: what comes in is no plain tensor, and the long way takes over."""
+    layer = LSTM(X, H).double()
+    x = torch.randn(T, B, X, dtype=torch.float64, requires_grad=True)
+    y, _ = layer(x)
+    seeds = torch.randn(2, *y.shape, dtype=torch.float64)
+    both = torch.autograd.grad(y, x, seeds, is_grads_batched=True, retain_graph=True)[0]
+    each = [torch.autograd.grad(y, x, seed, retain_graph=True)[0] for seed in seeds]
+    assert_close([both], [torch.stack(each)], TORCH)
+
+
+def test_a_layer_travels() -> None:
+    layer, x = Recurrent("gru", X, H), torch.randn(T, B, X)
+    y, _ = layer(x)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):  # noqa: S301
+        assert torch.equal(other(x)[0], y)
+
+
+def test_a_wrong_address_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison itself: two gates of a parameter that are swapped."""
+    layer = LSTM(X, H)
+    given = sample(layer, False)
+    want = everything(layer, given)
+    source = layer._source("W_i", "_l0")
+    swapped = {"W_i": source._replace(part=1), "W_f": source._replace(part=0)}
+    known = layer._short.sources[0][0]
+    layer._short = Quick(layer._layout, [[{**known, **swapped}]])
+    with pytest.raises(AssertionError):
+        assert_close(everything(layer, given), want, TORCH)

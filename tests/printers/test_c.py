@@ -1,0 +1,61 @@
+"""Every op has a spelling in C, and it means what the oracle says."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from one_op import ELEMENTWISE, OTHERS, H, X, in_the_loop, step, values_of
+from shapes import Shape, draw, expected
+from sweeps_of import sweep
+from tolerances import BACKEND
+
+from bptt.backends.cpu import execute
+from bptt.calculus.schedule import schedule
+from bptt.errors import BpttError, UserError
+from bptt.ir.ops import intern, node
+from bptt.ir.ports import inputs, outputs
+from bptt.ir.program import Node, Program
+from bptt.printers.c import print_c
+
+
+def assert_oracle(p: Program, rng: np.random.Generator) -> None:
+    shape = Shape(3, 2, (4, 4, 4))
+    given = draw(p, shape, rng)
+    got = execute(p, [given[port] for port in inputs(p)])
+    want = expected(p, shape, given)
+    for port, a in zip(outputs(p), got, strict=True):
+        scale = max(1.0, np.abs(want[port]).max())
+        assert np.abs(a - want[port]).max() <= BACKEND["float64"] * scale, port.name
+
+
+@pytest.mark.parametrize("op", ELEMENTWISE)
+def test_elementwise_ops(op: str, rng: np.random.Generator) -> None:
+    assert_oracle(step(values_of(op), looped=False), rng)
+    assert_oracle(in_the_loop(op), rng)
+
+
+@pytest.mark.parametrize("value", OTHERS, ids=lambda n: n.op)
+def test_other_ops(value: Node, rng: np.random.Generator) -> None:
+    assert_oracle(step(value, looped=False), rng)
+
+
+def test_what_cannot_be_spelled_is_an_error() -> None:
+    p = step(node("call", X, attr=("f_c", 0)), looped=True)
+    with pytest.raises(UserError, match="`f_c` is not specified"):
+        print_c(schedule(p))
+    with pytest.raises(BpttError, match="`twist` has no spelling"):
+        print_c(schedule(step(intern("twist", (X,), (), H), looped=True)))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "iosif", "layernorm_lstm"])
+def test_no_word_of_a_users_is_in_the_code(cell: str) -> None:
+    """Words of ours and of C only: names are the author's, and stay with the Plan."""
+    p = sweep(cell, "backward")
+    source = print_c(schedule(p)).source
+    assert source == print_c(schedule(p)).source  # and printing is deterministic
+    assert source.isascii()
+    words = set(re.findall(r"[A-Za-z_]+", re.sub(r"0x[0-9a-fp.+-]+", "", source)))
+    names = {v.name for v in p.values} | {e.name for e in p.equations}
+    assert not {name for name in names if len(name) > 1} & words
