@@ -199,9 +199,7 @@ class Way:
 
 class _Trained(torch.autograd.Function):
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, way: Way, x: Tensor, *rest: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, way: Way, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         count = len(way.params)
         outs = way.forward(x, rest[:count], rest[count:], longer=True)
         ctx.way = way

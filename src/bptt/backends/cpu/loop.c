@@ -532,7 +532,11 @@ static void place_ports(Call *c) {
 static void work(void *data) {
     Call *c = data;
     const Sweep *s = c->sweep;
-    Thread thread = {c, c->threads > 1 ? c->team->number() : 0, c->threads > 1 ? c->team->count() : 1, 0};
+    Thread thread = {.call = c, .of = 1};
+    if (c->threads > 1) {
+        thread.me = c->team->number();
+        thread.of = c->team->count();
+    }
     Thread *t = &thread;
     t->own = t->block = c->own + t->me * c->own_size;
     for (i64 group = 0; group < c->groups; group++) {
