@@ -57,8 +57,10 @@ def on_threads(p: Program, arrays: Any, batch_sizes: Any = None) -> Any:
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("order", SWEEPS)
-@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize(
+    ("cell", "order"),
+    [(c, o) for c in cells.names() for o in SWEEPS if c in CORE or "tangent" not in o],
+)
 def test_backend_is_the_oracle(cell: str, order: str, rng: np.random.Generator) -> None:
     held_to_the_oracle(on_threads, cell, order, "torch", rng)
 

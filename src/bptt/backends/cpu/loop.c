@@ -26,6 +26,7 @@ enum {
 #else
     ALONE = 1 << 17,      /* multiplications for which it does not pay to wake a thread */
 #endif
+    ROWS_EACH = 8,        /* sequences that a thread must have for its share to be by sequences */
     CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
 };
 
@@ -181,6 +182,19 @@ static void fetch(const Phase *p, const View *view, i64 from, i64 r0, i64 r1, i6
                 __builtin_prefetch(view[k].at + r * view[k].row + c, 0, 2);
 }
 
+/* A product that nothing follows, put where it belongs: no tile, no body. */
+static void straight(const Call *c, const Phase *p, const View *view, const Stretch *stretch,
+                     i64 count, i64 low, i64 high, i64 panel, i64 wide) {
+    const Gemm *gemm = c->sweep->gemm + p->gemms;
+    const View to = view[p->key_count - 1];
+    i64 depth = 0;
+    for (i64 k = 0; k < count; k++) depth += stretch[k].count;
+    for (i64 n = panel; n < panel + wide; n++)
+        chunk_of(stretch, count, low, high, c->packed[gemm->packed] + n * depth * NR,
+                 gemm->ones ? c->added[gemm->packed] + n * NR : 0,
+                 to.at + low * to.row + n * NR, to.row);
+}
+
 /* Rows a to b of a run, columns from c0 to c1 (c0 a multiple of NR). */
 static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i64 c0, i64 c1,
                       i64 local) {
@@ -226,6 +240,11 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
             i64 low = a;
             for (i64 chunk = 0; chunk < chunks; chunk++) {
                 const i64 high = low + (b - low + chunks - chunk - 1) / (chunks - chunk);
+                if (p->flags & PHASE_STRAIGHT && !c->direct && (panel + wide) * NR <= c1) {
+                    straight(c, p, view, stretch, stretches[0], low, high, panel, wide);
+                    low = high;
+                    continue;
+                }
                 fetch(p, view, used, low, high, panel * NR, at_most(c1, (panel + wide) * NR));
                 int out = 0;
                 for (int g = 0; g < p->gemm_count; g++) {
@@ -753,7 +772,7 @@ static void divide(Call *c) {
     for (int k = 0; k < s->phases; k++)
         if (k < s->loop || k >= s->loop + s->loop_count) reduces |= s->phase[k].reduce_count;
     c->one_runs = !wide;
-    c->columns = !reduces && c->threads > 1 && widest > NR && (c->batch < 4 * MR || bytes > CACHE);
+    c->columns = !reduces && c->threads > 1 && widest > NR && (c->batch < ROWS_EACH * c->threads || bytes > CACHE);
 }
 
 /* A call that is ready to run, in memory of its own; null where there is not enough. */

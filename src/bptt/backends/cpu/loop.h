@@ -75,6 +75,7 @@ enum {
     PHASE_SHIFTED = 1, /* reads steps beside its own */
     PHASE_STEPWISE = 2, /* reads or writes what there is one of a sequence */
     PHASE_COLUMNS = 4, /* adds up over rows: threads divide the columns */
+    PHASE_STRAIGHT = 16, /* one product's one output, as it is */
     PHASE_WIDE = 8,    /* reads whole rows of what the phase before has made */
 };
 

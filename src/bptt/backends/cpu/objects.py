@@ -131,8 +131,8 @@ def _intact(path: str) -> bool:
 
 def _sweep(place: str) -> None:
     """Remove what processes left half-written that were killed."""
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(place):
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
             stale = entry.name.endswith(".partial")
             if stale and entry.stat(follow_symlinks=False).st_mtime < time.time() - _STALE:
                 os.unlink(entry.path)

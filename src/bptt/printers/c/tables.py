@@ -175,6 +175,8 @@ class Tables:
             flags.add("WIDE")
         if step.adds:
             flags.add("COLUMNS")
+        if self.straight(step):
+            flags.add("STRAIGHT")
         rows = [
             self.t["gemm"].add(
                 f"{{{len(q.outs)}, {len(q.operands)}, {first + at}, {q.ones}, "
@@ -199,6 +201,13 @@ class Tables:
             f"{first}, {len(keys)}, {reduces[0] if reduces else 0}, {len(reduces)}, "
             f"{self.size(self.added_rows(step))}, {said}, body{body}}}"
         )
+
+    def straight(self, step: Step) -> bool:
+        """Whether a phase is a product that is kept as it is, with nothing added."""
+        outs = [(out, p) for q in step.products for out, p in zip(q.outs, q.plus, strict=True)]
+        if step.body or step.reduces or len(outs) != 1 or not step.space:
+            return False
+        return outs[0][1] is None and outs[0][0] in self.places.place
 
     def body(self, source: str) -> int:
         """The number of a body; phases that do the same share one."""
