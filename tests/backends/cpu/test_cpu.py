@@ -148,3 +148,10 @@ def test_what_does_not_fit_is_refused(rng: np.random.Generator) -> None:
         execute(p, [*arrays[:-1], arrays[-1].astype("float32")])
     with pytest.raises(UserError, match="float32 or float64"):
         execute(p, [a.astype("float16") for a in arrays])
+
+
+def test_numbers_below_the_smallest_are_zero_within_a_sweep_only(rng: np.random.Generator) -> None:
+    p, shape = sweep("indrnn", "forward"), GRID[2]
+    given = {port: np.full_like(a, 1e-310) for port, a in draw(p, shape, rng).items()}
+    assert not any(a.any() for a in run(execute, p, shape, given, "numpy"))
+    assert np.array(1e-310) * 1.0 > 0  # and the caller's arithmetic is as it was
