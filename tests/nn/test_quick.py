@@ -13,6 +13,7 @@ from tolerances import BACKEND, TORCH
 from torch import Tensor, nn
 
 import bptt.nn
+from bptt.errors import UserError
 from bptt.nn import LSTM, Recurrent
 from bptt.nn.quick import Quick
 
@@ -195,3 +196,59 @@ def test_a_wrong_address_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     layer._short = Quick(layer._layout, [[{**known, **swapped}]])
     with pytest.raises(AssertionError):
         assert_close(everything(layer, given), want, TORCH)
+
+
+def test_gradients_along_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that reads its own state and its own output: each path counts once."""
+    layer = LSTM(X, X).double()
+    x = torch.randn(T, B, X, dtype=torch.float64, requires_grad=True)
+
+    def gradients(graph: bool) -> list[Tensor]:
+        y, states = layer(x)
+        z, states = layer(y, states)
+        loss = z.pow(2).sum() + states[1].sum()
+        return list(torch.autograd.grad(loss, [x, *layer.parameters()], create_graph=graph))
+
+    found = [gradients(False), gradients(True)]
+    monkeypatch.setattr(Quick, "run", lambda *_: None)
+    for grads in found:
+        assert_close([g.detach() for g in grads], gradients(False), TORCH)
+
+
+def test_checkpoints_and_hooks() -> None:
+    """What is kept may be unpacked once only, and may come back laid out in another way."""
+    layer = LSTM(X, H).double()
+    x = torch.randn(T, B, X, dtype=torch.float64)
+    layer(x)[0].sin().sum().backward()
+    want = [p.grad for p in layer.parameters()]
+    layer.zero_grad()
+    y = torch.utils.checkpoint.checkpoint(lambda x: layer(x)[0], x, use_reentrant=False)
+    y.sin().sum().backward()
+    assert_close([p.grad for p in layer.parameters()], want, TORCH)
+    layer.zero_grad()
+
+    def turned(t: Tensor) -> Tensor:
+        return t.transpose(0, -1).contiguous().transpose(0, -1)
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach(), turned):
+        layer(x)[0].sin().sum().backward()
+    assert_close([p.grad for p in layer.parameters()], want, TORCH)
+
+
+def test_parameters_that_were_replaced() -> None:
+    """Of another shape they are refused, and not read beyond their end."""
+    layer, x = LSTM(X, H), torch.randn(T, B, X)
+    layer(x)
+    layer.weight_hh_l0 = nn.Parameter(torch.randn(2, 2))
+    with pytest.raises(UserError):
+        layer(x)
+    layer = LSTM(X, H)
+    layer(x)
+    layer.bias_hh_l0 = nn.Parameter(torch.randn(1))
+    with pytest.raises((UserError, ValueError)):
+        layer(x)
+
+
+def test_a_negative_view_is_what_it_says() -> None:
+    layer, x = LSTM(X, H), torch.randn(T, B, X)
+    assert_close([layer(torch._neg_view(x))[0].detach()], [layer(-x)[0].detach()], TORCH)

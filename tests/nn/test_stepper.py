@@ -78,3 +78,17 @@ def test_what_cannot_step_is_refused() -> None:
         step(torch.zeros(1, 4, dtype=torch.float64))
     with pytest.raises(UserError, match="the states of this stepper"):
         step.reset([torch.zeros(1, 2, 6)])
+    with pytest.raises(UserError, match="on meta"):
+        step(torch.zeros(1, 4, device="meta"))
+    states = tuple(torch.zeros(1, 1, 6, dtype=torch.float64) for _ in range(2))
+    with pytest.raises(UserError, match="as the layer is"):
+        LSTM(4, 6).stepper(1, states)
+
+
+def test_states_and_parameters_that_lie_otherwise() -> None:
+    layer = LSTM(4, 6).double()
+    layer.weight_hh_l0 = torch.nn.Parameter(torch.randn(6, 24, dtype=torch.float64).t())
+    first = tuple(torch.randn(1, 6, 3, dtype=torch.float64).transpose(1, 2) for _ in range(2))
+    x = torch.randn(1, 3, 4, dtype=torch.float64)
+    y, _ = layer(x, tuple(s.contiguous() for s in first))
+    assert_close([layer.stepper(3, first)(x[0])], [y[0].detach()], TORCH)

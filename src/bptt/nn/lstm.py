@@ -140,7 +140,7 @@ class LSTM(Engine, nn.RNNBase):
         """The same by the short way, where that can be taken."""
         if not isinstance(x, Tensor) or x.dim() != 3 or self.batch_first or not self.bias:
             return None
-        if x.shape[-1] != self.input_size or (self.training and self.dropout):
+        if x.shape[-1] != self.input_size or (self.training and self.dropout) or not len(x):
             return None
         widths = (self.proj_size or self.hidden_size, self.hidden_size)
         found = self._short.run(self, x, hx, widths, self.keep)

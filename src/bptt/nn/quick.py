@@ -114,16 +114,18 @@ class Quick:
             return Way(text, reads, used)
 
         texts = (self.layout.forward, self.layout.backward)
-        self.ways = [
+        ways = [
             [way(text, sources) for text, sources in zip(texts, directions, strict=False)]
             for directions in self.sources
         ]
-        self.possible = all(w.possible for directions in self.ways for w in directions)
-        return self.ways
+        self.possible = all(w.possible for directions in ways for w in directions)
+        self.ways = ways  # last: another thread takes them from here
+        return ways
 
 
 def _fits(x: Tensor, dtype: torch.dtype) -> bool:
-    return x.dtype is dtype and x.is_contiguous() and x.device.type == "cpu"
+    plain = x.is_contiguous() and not x.is_neg()
+    return x.dtype is dtype and plain and x.device.type == "cpu"
 
 
 def _meant(x: Tensor) -> bool:
@@ -131,9 +133,11 @@ def _meant(x: Tensor) -> bool:
     return (
         type(x) in PLAIN
         and x.is_contiguous()
+        and not x.is_neg()
         and compiled(x)
         and x.dim() == 3
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled("cpu")
         and getattr(forward_ad, "_current_level", 0) < 0
         and not transformed()

@@ -38,16 +38,21 @@ class Stepper:
                 help="call the layer itself with one step",
             )
         self.batch, self.dtype = starts[0].shape[1], starts[0].dtype
-        self._starts = [s.clone() for s in starts]
-        self._now = [s.clone() for s in starts]
-        self._next = [torch.empty_like(s) for s in starts]
+        whole = torch.contiguous_format
+        self._starts = [s.clone(memory_format=whole) for s in starts]
+        self._now = [s.clone(memory_format=whole) for s in starts]
+        self._next = [torch.empty_like(s) for s in self._starts]
         self._steps: list[tuple[OneStep, list[Any]]] = []
         self._held: list[Tensor] = []  # what addresses point into
         code = code_of(sweep_of(layout.forward).program)
         library = code.library(self.dtype)
         wide: Tensor | None = None
         for row, weight in enumerate(weights):
-            known = {name: weight(name).detach().clone() for name in layout.reads if name}
+            known = {
+                name: weight(name).detach().clone(memory_format=whole)
+                for name in layout.reads
+                if name
+            }
             first = next(iter(known.values()), starts[0])
             if wide is None:
                 self.wide = input_size
@@ -76,13 +81,13 @@ class Stepper:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The output of the next step. Raises UserError where `x` does not fit."""
-        if x.shape != (self.batch, self.wide) or x.dtype is not self.dtype:
+        known = x.dtype is self.dtype and x.device.type == "cpu"
+        if not known or x.shape != (self.batch, self.wide):
             raise UserError(
-                f"a step takes {[self.batch, self.wide]} of {self.dtype}, "
-                f"and was given {list(x.shape)} of {x.dtype}"
+                f"a step takes {[self.batch, self.wide]} of {self.dtype} on the CPU, "
+                f"and was given {list(x.shape)} of {x.dtype} on {x.device}"
             )
-        if not x.is_contiguous():
-            x = x.contiguous()
+        x = x.resolve_neg().contiguous()
         turn = self._turn
         first = self._steps[0]
         first[1][turn][self._input] = x.data_ptr()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bptt.backends.cpu.run import Code, Launch, code_of
+from bptt.errors import UserError
 from bptt.nn.run import plain, run
 from bptt.nn.sweep import From, Wiring, sweep_of
 
@@ -54,8 +55,11 @@ class Way:
     def shapes(self, x: Tensor, params: Sequence[Tensor]) -> list[tuple[int, ...]]:
         """The same as shapes, with the group axis."""
         found: list[tuple[int, ...]] = []
-        for k, _, _, of in self.reads:
+        for k, other, _, of in self.reads:
             shape = tuple((x if k < 0 else params[k]).shape)
+            if other >= 0 and params[other].shape != shape:
+                both = f"{list(shape)} and {list(params[other].shape)}"
+                raise UserError(f"two parameters that are added have the shapes {both}")
             found.append((1, shape[0] // of, *shape[1:]) if of > 1 else (1, *shape))
         return found
 
@@ -63,7 +67,7 @@ class Way:
         self, code: Code, x: Tensor, params: Sequence[Tensor], starts: Sequence[Tensor]
     ) -> Launch:
         """A run of the forward sweep, kept for the next one of these shapes."""
-        key = (code is self.code, x.shape)
+        key = (code is self.code, x.shape, tuple([p.shape for p in params]))
         found = self.launches.get(key)
         if found is None:
             if len(self.launches) > 64:
@@ -97,6 +101,8 @@ class Way:
         graph = torch.is_grad_enabled()
         with torch.enable_grad():
             count = 1 + len(self.params)
+            # nodes of their own: what one of them owes to another is the outer graph's to follow
+            given = [t.view_as(t) for t in given]
             x, params, starts = given[0], given[1:count], given[count:]
             tensors: list[Tensor] = []
             for k, other, part, of in self.reads:
@@ -152,7 +158,7 @@ class Way:
             assert seed is not None
             held.append(seed)
             found.append(seed.data_ptr())
-        launch = self.launches.get((id(wiring), x.shape))
+        launch = self.launches.get((id(wiring), x.shape, tuple([p.shape for p in params])))
         if launch is None:
             launch = self.backward_launch(wiring, code, given, outs)
         places: list[int] = [0] * len(launch.shapes)
@@ -193,7 +199,8 @@ class Way:
         first = len(known) - len(outs)
         shapes = [known[k + first if source is From.SEED else k] for source, k in wiring.feed]
         found = code.launch(tuple(shapes), None)
-        self.launches[id(wiring), x.shape] = found
+        params = given[1 : 1 + count]
+        self.launches[id(wiring), x.shape, tuple([p.shape for p in params])] = found
         return found
 
 
@@ -210,10 +217,11 @@ class _Trained(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         way: Way = ctx.way
-        needs = ctx.needs_input_grad[1:]
-        given, outs = ctx.saved_tensors[: len(needs)], ctx.saved_tensors[len(needs) :]
-        some = [g for g in grads if g is not None]
-        if not torch.is_grad_enabled() and plain(some):
+        needs, saved = ctx.needs_input_grad[1:], ctx.saved_tensors  # which may be read once only
+        given, outs = saved[: len(needs)], saved[len(needs) :]
+        some = [*saved, *(g for g in grads if g is not None)]
+        alike = all(t.is_contiguous() and t.dtype is some[0].dtype for t in saved)
+        if not torch.is_grad_enabled() and alike and plain(some):
             found = way.backward(given, outs, grads, needs)
             if found is not None:
                 return None, *found

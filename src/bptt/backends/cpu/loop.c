@@ -849,6 +849,7 @@ static Call *open_call(const Sweep *s, const i64 *n, const i64 *strides, i64 gro
 
 static void run_call(Call *c, real *const *at) {
     for (int k = 0; k < c->sweep->ports; k++) c->port[k].at = at[k];
+    memset(c->flag, 0, sizeof c->flag); /* another team may come this time */
     if (c->threads == 1) work(c);
     else c->team->parallel(work, c, (unsigned)c->threads, 0);
     c->packed_before = 1;

@@ -47,9 +47,15 @@ def execute(
             f"a sweep has one number format, and was given {_formats(arrays)}",
             help="convert all arrays to one of them",
         )
+    numpy = isinstance(like, np.ndarray)
+    if not numpy and any(a.device.type != "cpu" for a in arrays):
+        raise UserError(
+            "the compiled backend runs on the CPU, and was given other tensors",
+            help="choose the reference backend",
+        )
     lengths = None if batch_sizes is None else tuple(map(int, batch_sizes))
     launch = code.launch(tuple([a.shape for a in arrays]), lengths)
-    return launch.run(arrays, code.library(kind), isinstance(like, np.ndarray))
+    return launch.run(arrays, code.library(kind), numpy)
 
 
 def _formats(arrays: Sequence[Array]) -> str:

@@ -178,8 +178,8 @@ class Places:
             if len(readers) != 1 or any(u.shift or u.whole for u in self.uses[name]):
                 continue
             (where,) = readers
-            if where[0] != "loop":
-                continue
+            if where[0] != "loop" or not self.dims[name]:
+                continue  # a number is written while others still read it
             for other, place in self.place.items():
                 if (
                     self.where[other] == where
