@@ -68,10 +68,9 @@ class Engine(Keeps):
             raise UserError("a layer of two directions cannot run step by step")
         first = [s.detach() for s in self._first(batch)]
         given = first if states is None else [s.detach() for s in states]
-        if any(s.dtype is not f.dtype or s.device != f.device for s, f in zip(given, first)):
-            raise UserError(
-                f"the states are {first[0].dtype} on {first[0].device}, as the layer is"
-            )
+        like = first[0]
+        if any(s.dtype is not like.dtype or s.device != like.device for s in given):
+            raise UserError(f"the states are {like.dtype} on {like.device}, as the layer is")
         if [s.shape for s in given] != [s.shape for s in first]:
             raise UserError(f"the states have the shapes {[list(s.shape) for s in first]}")
         return Stepper(self._layout, self._every_weight(), given, self.input_size)

@@ -137,7 +137,7 @@ def _meant(x: Tensor) -> bool:
         and compiled(x)
         and x.dim() == 3
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and not torch.is_autocast_enabled("cpu")
         and getattr(forward_ad, "_current_level", 0) < 0
         and not transformed()

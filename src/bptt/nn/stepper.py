@@ -48,11 +48,8 @@ class Stepper:
         library = code.library(self.dtype)
         wide: Tensor | None = None
         for row, weight in enumerate(weights):
-            known = {
-                name: weight(name).detach().clone(memory_format=whole)
-                for name in layout.reads
-                if name
-            }
+            names = filter(None, layout.reads)
+            known = {n: weight(n).detach().clone(memory_format=whole) for n in names}
             first = next(iter(known.values()), starts[0])
             if wide is None:
                 self.wide = input_size

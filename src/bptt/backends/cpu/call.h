@@ -1,0 +1,137 @@
+/* A call of the driver: its threads, its rows, and where its values lie. */
+#ifndef BPTT_CALL_H
+#define BPTT_CALL_H
+
+#include <sched.h>
+
+#include "gemm.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#define PAUSE() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define PAUSE() __asm__ volatile("yield")
+#else
+#define PAUSE() ((void)0)
+#endif
+
+enum {
+    MOST_THREADS = 64,
+    ROW_BLOCK = 8 * MR,   /* rows that go through all phases of a group together */
+    CHUNK = 4 * MR,       /* rows whose products go through a panel while it is near */
+    TILE = 4096,          /* numbers of the products that a body is given at once */
+    FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
+    AHEAD_BYTES = 3 << 17, /* of what is computed ahead of the loop, for each thread */
+#ifdef BPTT_TEST /* memory is NaN at first, and the smallest call is shared out */
+    ALONE = 0,
+#else
+    ALONE = 1 << 17,      /* multiplications for which it does not pay to wake a thread */
+#endif
+    ROWS_EACH = 8,        /* sequences that a thread must have for its share to be by sequences */
+    CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
+};
+
+/* Rows that lie alike. `before`, `after`: the row one step earlier or later, -1 beyond the end. */
+typedef struct {
+    i64 count, row, batch, before, after;
+    int parity;
+} Run;
+
+typedef struct {
+    _Alignas(64) int at;
+} Flag;
+
+typedef void Work(void *);
+typedef struct { /* the fork and join of an OpenMP library that the process has loaded */
+    void (*parallel)(Work *, void *, unsigned, unsigned);
+    int (*number)(void);
+    int (*count)(void);
+} Team;
+
+typedef struct {
+    const Sweep *sweep;
+    Port *port;
+    const i64 *size;
+    i64 groups, steps, batch, rows, group;
+    const i64 *counts;  /* running sequences at each step, or null: all of them */
+    i64 *offset;        /* the first row of each step */
+    Run *stepwise;      /* the runs of each step ... */
+    i64 *first_run;     /* ... and where they begin */
+    Run few[3];         /* dense: first step, those between, last step */
+    int few_count;
+    Run *ends[2];       /* what stands one step beyond the first step, and beyond the last */
+    i64 ends_count[2];
+    real **at;          /* of each place */
+    i64 *down;
+    real **packed;      /* panels of each packed matrix, and what is added */
+    real **added;
+    char *own;          /* memory of each thread */
+    i64 own_size, tile_at, block_at, sums_at, left_at, right_at, keys_at;
+    i64 window;         /* steps for which what the loop needs is computed together */
+    i64 *block_offset;  /* of each block buffer in a thread's memory, in numbers */
+    int columns;        /* threads divide columns and wait for each other in each step */
+    int packed_before;
+    int direct;         /* so few rows that matrices are read as they lie */
+    int one_runs;       /* the loop's phases need nothing of another thread's columns */
+    int threads;
+    const Team *team;
+    Flag flag[MOST_THREADS];
+} Call;
+
+typedef struct {
+    Call *call;
+    int me, of;
+    i64 window; /* the first row of the window */
+    char *own, *block; /* `block`: where the rows of a block lie, another's if all work on them */
+} Thread;
+
+static void wait_for_all(Thread *t) {
+    if (t->of == 1) return;
+    Flag *flag = t->call->flag;
+    int turn = __atomic_load_n(&flag[t->me].at, __ATOMIC_RELAXED) + 1;
+    __atomic_store_n(&flag[t->me].at, turn, __ATOMIC_RELEASE);
+    for (int k = 0; k < t->of; k++)
+        for (int spins = 0; (int)((unsigned)__atomic_load_n(&flag[k].at, __ATOMIC_ACQUIRE) - (unsigned)turn) < 0;)
+            if (++spins > 2000) sched_yield();
+            else PAUSE();
+}
+
+static i64 at_most(i64 a, i64 b) { return a < b ? a : b; }
+static i64 at_least(i64 a, i64 b) { return a > b ? a : b; }
+static i64 share(i64 n, int k, int of) { return n * k / of; }
+
+static i64 padded(i64 n, i64 to) { return (n + to - 1) / to * to; }
+static i64 numbers(i64 n) { return n * (i64)sizeof(real); }
+
+static i64 key_width(const Call *c, int key) {
+    return c->size[c->sweep->key[key].width];
+}
+
+/* --- where values lie ------------------------------------------------------------------------- */
+
+static View look(const Thread *t, const Key *key, const Run *run, i64 local) {
+    const Call *c = t->call;
+    int place = key->place;
+    i64 row = run->row;
+    int parity = run->parity;
+    if (key->shift) {
+        row = key->shift < 0 ? run->before : run->after;
+        parity ^= 1;
+        if (row < 0) place = key->edge;
+    }
+    real *at = c->at[place] + c->size[key->col];
+    i64 down = c->down[place];
+    switch (c->sweep->place[place].kind) {
+    case PLACE_SERIES:
+    case PLACE_BUFFER: return (View){at + row * down, down};
+    case PLACE_WINDOW: return (View){at + (row - t->window) * down, down};
+    case PLACE_BATCH:
+    case PLACE_STEP: return (View){at + run->batch * down, down};
+    case PLACE_ROLL: return (View){at + (parity * c->batch + run->batch) * down, down};
+    case PLACE_BLOCK:
+        at = (real *)(t->block + c->block_at) + c->block_offset[c->sweep->place[place].index];
+        return (View){at + c->size[key->col] + local * down, down};
+    default: return (View){at, down};
+    }
+}
+
+#endif

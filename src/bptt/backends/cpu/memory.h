@@ -1,0 +1,189 @@
+/* Before a call runs: its rows, its memory, and how threads share it. */
+#ifndef BPTT_MEMORY_H
+#define BPTT_MEMORY_H
+
+#include <string.h>
+#include "call.h"
+
+/* Memory of a call, measured first and then handed out. */
+typedef struct {
+    char *at;
+    i64 used;
+} Arena;
+
+static void *take(Arena *a, i64 bytes) {
+    void *found = a->at ? a->at + a->used : 0;
+    a->used = padded(a->used + bytes, 64);
+    return found;
+}
+
+static void find_runs(Call *c) {
+    i64 row = 0, run = 0;
+    for (i64 t = 0; t < c->steps; t++) {
+        i64 n = c->counts ? c->counts[t] : c->batch;
+        i64 next = t + 1 == c->steps ? 0 : c->counts ? c->counts[t + 1] : n;
+        i64 before = t ? c->offset[t - 1] : -1;
+        c->offset[t] = row;
+        c->first_run[t] = run;
+        if (next || !n) c->stepwise[run++] = (Run){next, row, 0, before, row + n, (int)(t & 1)};
+        if (next < n)
+            c->stepwise[run++] = (Run){n - next, row + next, next, before < 0 ? -1 : before + next, -1, (int)(t & 1)};
+        row += n;
+    }
+    c->offset[c->steps] = row;
+    c->first_run[c->steps] = run;
+    c->few_count = 0;
+    if (!c->counts && c->steps && c->batch) {
+        const i64 B = c->batch, last = row - B;
+        c->few[c->few_count++] = (Run){B, 0, 0, -1, c->steps > 1 ? B : -1, 0};
+        if (c->steps > 2) c->few[c->few_count++] = (Run){last - B, B, 0, 0, 2 * B, 0};
+        if (c->steps > 1) c->few[c->few_count++] = (Run){B, last, 0, last - B, -1, 0};
+    }
+    /* beyond the ends: what is read there lies a step later than the first one's, or earlier */
+    const i64 running = c->steps ? c->offset[1] : 0;
+    i64 *n = c->ends_count;
+    n[0] = n[1] = 0;
+    if (running) c->ends[0][n[0]++] = (Run){running, -1, 0, -1, 0, 1};
+    if (running < c->batch) c->ends[0][n[0]++] = (Run){c->batch - running, -1, running, -1, -1, 0};
+    i64 done = 0;
+    for (i64 t = c->steps - 1; t >= 0; t--) {
+        i64 count = c->offset[t + 1] - c->offset[t];
+        if (count > done) {
+            c->ends[1][n[1]++] = (Run){count - done, -1, done, c->offset[t] + done, -1, (int)(~t & 1)};
+            done = count;
+        }
+    }
+    if (done < c->batch) c->ends[1][n[1]++] = (Run){c->batch - done, -1, done, -1, -1, 0};
+}
+
+static void lay_out(Call *c, Arena *a) {
+    const Sweep *s = c->sweep;
+    c->offset = take(a, (c->steps + 1) * (i64)sizeof(i64));
+    c->first_run = take(a, (c->steps + 1) * (i64)sizeof(i64));
+    i64 ragged = c->counts ? at_most(c->batch, c->steps) : 0;
+    c->stepwise = take(a, (c->steps + ragged + 1) * (i64)sizeof(Run));
+    c->ends[0] = take(a, 2 * (i64)sizeof(Run));
+    c->ends[1] = take(a, (ragged + 2) * (i64)sizeof(Run));
+    c->at = take(a, s->places * (i64)sizeof(real *));
+    c->down = take(a, s->places * (i64)sizeof(i64));
+    c->packed = take(a, s->packed * (i64)sizeof(real *));
+    c->added = take(a, s->packed * (i64)sizeof(real *));
+    c->block_offset = take(a, s->buffers * (i64)sizeof(i64));
+    i64 block = 0, most_keys = 1, most_tiles = 1, most_sums = 0, panels = 0;
+    real *number_row[s->numbers + 1], *buffer[s->buffers + 1];
+    for (int k = 0; k < s->numbers; k++) {
+        i64 width = c->size[s->number_width[k]];
+        number_row[k] = take(a, numbers(width));
+        for (i64 j = 0; j < width && a->at; j++) number_row[k][j] = (real)s->number[k];
+    }
+    for (int k = 0; k < s->buffers; k++) {
+        i64 width = c->size[s->buffer[k]], rows = c->rows;
+        buffer[k] = 0;
+        switch (s->buffer_kind[k]) {
+        case PLACE_BLOCK:
+            if (a->at) c->block_offset[k] = block;
+            block += padded(width * ROW_BLOCK, LANES);
+            continue;
+        case PLACE_ROLL: rows = 2 * c->batch; break;
+        case PLACE_WINDOW: rows = at_most(c->rows, c->window * c->batch); break;
+        case PLACE_STEP: rows = c->batch; break;
+        default: break;
+        }
+        buffer[k] = take(a, numbers(width * rows));
+    }
+    for (int k = 0; k < s->places && a->at; k++) {
+        const Place *p = s->place + k;
+        c->down[k] = 0;
+        if (p->kind == PLACE_NUMBER) c->at[k] = number_row[p->index];
+        if (p->kind < PLACE_BUFFER) continue;
+        c->at[k] = buffer[p->index] ? buffer[p->index] + c->size[p->col] : 0;
+        c->down[k] = c->size[s->buffer[p->index]];
+    }
+    unsigned char done[s->packed + 1];
+    memset(done, 0, sizeof done);
+    for (int k = 0; k < s->phases; k++) {
+        const Phase *p = s->phase + k;
+        most_keys = at_least(most_keys, p->key_count);
+        most_tiles = at_least(most_tiles, p->tiles);
+        most_sums = at_least(most_sums, p->reduce_count);
+        for (int g = 0; g < p->gemm_count; g++) {
+            const Gemm *gemm = s->gemm + p->gemms + g;
+            if (done[gemm->packed]) continue;
+            done[gemm->packed] = 1;
+            i64 depth = 0, outs = c->direct ? 0 : padded(c->size[p->space], NR) * gemm->outs;
+            for (int n = 0; n < gemm->operands; n++) depth += key_width(c, gemm->keys + n);
+            real *packed = take(a, numbers(outs * depth)), *added = take(a, numbers(outs));
+            if (a->at) c->packed[gemm->packed] = packed, c->added[gemm->packed] = added;
+        }
+    }
+    for (int k = 0; k < s->time_count; k++) {
+        const TimeGemm *g = s->time + k;
+        i64 wide = 0;
+        for (int q = 0; q < g->right_count; q++)
+            for (int n = 0; n < s->right[g->rights + q].key_count; n++)
+                wide += padded(key_width(c, s->right[g->rights + q].keys + n), NR);
+        panels = at_least(panels, wide * KC);
+    }
+    Arena own = {0, 0};
+    c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * CHUNK * NR)));
+    c->block_at = own.used, take(&own, numbers(block));
+    c->sums_at = own.used, take(&own, numbers(most_sums * LANES * at_least(c->batch, ROW_BLOCK)));
+    c->left_at = own.used, take(&own, numbers(s->time_count ? MR * KC : 0));
+    c->right_at = own.used, take(&own, numbers(panels));
+    c->keys_at = own.used, take(&own, most_keys * (i64)sizeof(View));
+    c->own_size = padded(own.used, 4096);
+    c->own = take(a, c->own_size * c->threads);
+}
+
+/* About how many multiplications there are in all. */
+static i64 work_of(const Call *c) {
+    const Sweep *s = c->sweep;
+    i64 all = 0;
+    for (int k = 0; k < s->phases; k++) {
+        const Phase *p = s->phase + k;
+        const i64 width = c->size[p->space];
+        all += width * p->key_count;
+        for (int g = 0; g < p->gemm_count; g++)
+            for (int n = 0; n < s->gemm[p->gemms + g].operands; n++)
+                all += key_width(c, s->gemm[p->gemms + g].keys + n) * width * s->gemm[p->gemms + g].outs;
+    }
+    return all * c->rows;
+}
+
+/* Steps for which what comes before the loop is computed together: as many as stay in the cache
+ * until the loop reads them, and enough for the products to be worth their matrices. */
+static i64 window_of(const Call *c) {
+    const Sweep *s = c->sweep;
+    i64 numbers_a_row = 0, count = s->before_count;
+    if (!s->windows || !count || !s->loop_count) return at_least(1, c->steps);
+    for (int k = s->before[0].first; k < s->before[count - 1].first + s->before[count - 1].count; k++)
+        numbers_a_row += c->size[s->phase[k].space];
+    const i64 batch = at_least(1, c->batch);
+    const i64 fit = AHEAD_BYTES * c->threads / at_least(1, numbers(numbers_a_row) * batch);
+    const i64 least = (ROW_BLOCK * c->threads + batch - 1) / batch;
+    return at_least(1, at_most(c->steps, at_least(fit, least)));
+}
+
+/* How threads share the loop: by sequences, or (few of them, or large matrices) by columns. */
+static void divide(Call *c) {
+    const Sweep *s = c->sweep;
+    i64 bytes = 0, widest = 0;
+    int reduces = 0, wide = 0;
+    for (int k = s->loop; k < s->loop + s->loop_count; k++) {
+        const Phase *p = s->phase + k;
+        reduces |= p->reduce_count;
+        wide |= p->gemm_count || p->flags & PHASE_WIDE;
+        widest = at_least(widest, c->size[p->space]);
+        for (int g = 0; g < p->gemm_count; g++) {
+            const Gemm *gemm = s->gemm + p->gemms + g;
+            for (int n = 0; n < gemm->operands; n++)
+                bytes += numbers(key_width(c, gemm->keys + n) * c->size[p->space] * gemm->outs);
+        }
+    }
+    for (int k = 0; k < s->phases; k++)
+        if (k < s->loop || k >= s->loop + s->loop_count) reduces |= s->phase[k].reduce_count;
+    c->one_runs = !wide;
+    c->columns = !reduces && c->threads > 1 && widest > NR && (c->batch < ROWS_EACH * c->threads || bytes > CACHE);
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* Phases on the rows of one step, or on all rows at once, shared among threads. */
+#ifndef BPTT_ROWS_H
+#define BPTT_ROWS_H
+
+#include "phase.h"
+
+/* A thread's columns of a space. */
+static void columns_of(const Thread *t, i64 width, i64 *c0, i64 *c1) {
+    i64 panels = (width + NR - 1) / NR;
+    *c0 = share(panels, t->me, t->of) * NR;
+    *c1 = at_most(width, share(panels, t->me + 1, t->of) * NR);
+}
+
+/* Phases on the runs of one step, or of an end of the sequences. */
+static void run_step(Thread *t, int first, int count, const Run *runs, i64 run_count, int alone) {
+    const Call *c = t->call;
+    const i64 b0 = share(c->batch, t->me, t->of), b1 = share(c->batch, t->me + 1, t->of);
+    for (int k = 0; k < count; k++) {
+        const Phase *p = c->sweep->phase + first + k;
+        i64 c0 = 0, c1 = c->size[p->space];
+        if (c->columns) columns_of(t, c1, &c0, &c1);
+        for (i64 n = 0; n < run_count; n++) {
+            const Run *run = runs + n;
+            i64 a = 0, b = run->count;
+            if (!c->columns) {
+                a = at_least(0, b0 - run->batch);
+                b = at_most(b, b1 - run->batch);
+            }
+            if (c0 < c1 || !c->columns) run_phase(t, p, run, a, b, c0, c1, 0);
+        }
+        if (c->columns && !alone) wait_for_all(t);
+    }
+}
+
+/* --- all rows at once ------------------------------------------------------------------------- */
+
+/* What the phases of a group need to know of a row: nothing, whether it is at an end, or its step. */
+static const Run *runs_of(const Call *c, const Group *g, i64 *count, Run *whole) {
+    int flags = 0;
+    for (int k = 0; k < g->count; k++) flags |= c->sweep->phase[g->first + k].flags;
+    if (flags & PHASE_STEPWISE || (flags & PHASE_SHIFTED && c->counts)) {
+        *count = c->first_run[c->steps];
+        return c->stepwise;
+    }
+    if (flags & PHASE_SHIFTED) {
+        *count = c->few_count;
+        return c->few;
+    }
+    *whole = (Run){c->rows, 0, 0, -1, -1, 0};
+    *count = 1;
+    return whole;
+}
+
+/* The first run with a row behind `row`, or at it. */
+static i64 first_reaching(const Run *runs, i64 count, i64 row) {
+    i64 low = 0, high = count;
+    while (low < high) {
+        i64 middle = (low + high) / 2;
+        if (runs[middle].row + runs[middle].count <= row) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* What a phase adds to, the place of its last key, begins at zero. */
+static void clear(const Thread *t, const Phase *p, i64 c0, i64 c1) {
+    const Call *c = t->call;
+    const int place = c->sweep->key[p->keys + p->key_count - 1].place;
+    const i64 rows = c->sweep->place[place].kind == PLACE_BATCH ? c->batch : c->size[p->cleared];
+    for (i64 r = 0; r < rows; r++)
+        for (i64 j = c0; j < c1; j++) c->at[place][r * c->down[place] + j] = 0;
+}
+
+static void run_group(Thread *t, const Group *g, i64 first, i64 last) {
+    const Call *c = t->call;
+    Run whole;
+    i64 count;
+    const Run *runs = runs_of(c, g, &count, &whole);
+    const Phase *phase = c->sweep->phase + g->first;
+    if (phase->flags & PHASE_COLUMNS) {
+        i64 c0, c1;
+        columns_of(t, c->size[phase->space], &c0, &c1);
+        clear(t, phase, c0, c1);
+        for (i64 n = 0; n < count && c0 < c1; n++)
+            for (i64 r = 0; r < runs[n].count; r += ROW_BLOCK)
+                run_phase(t, phase, runs + n, r, at_most(runs[n].count, r + ROW_BLOCK), c0, c1, 0);
+        return;
+    }
+    if (c->direct && c->columns) {
+        t->block = c->own;
+        for (int k = 0; k < g->count; k++) {
+            i64 c0, c1;
+            columns_of(t, c->size[phase[k].space], &c0, &c1);
+            for (i64 n = 0; n < count && c0 < c1; n++)
+                run_phase(t, phase + k, runs + n, 0, runs[n].count, c0, c1, runs[n].row);
+            wait_for_all(t);
+        }
+        t->block = t->own;
+        return;
+    }
+    const i64 from = first + share(last - first, t->me, t->of);
+    const i64 to = first + share(last - first, t->me + 1, t->of);
+    i64 low = first_reaching(runs, count, from);
+    for (i64 r0 = from; r0 < to; r0 += ROW_BLOCK) {
+        const i64 r1 = at_most(to, r0 + ROW_BLOCK);
+        while (low < count && runs[low].row + runs[low].count <= r0) low++;
+        for (int k = 0; k < g->count; k++)
+            for (i64 n = low; n < count && runs[n].row < r1; n++) {
+                i64 a = at_least(0, r0 - runs[n].row), b = at_most(runs[n].count, r1 - runs[n].row);
+                run_phase(t, phase + k, runs + n, a, b, 0, c->size[phase[k].space],
+                          runs[n].row - r0);
+            }
+    }
+}
+
+#endif
