@@ -14,6 +14,7 @@ from backends_alike import (
     run,
 )
 from shapes import GRID, draw, expected
+from subjects import CORE
 from sweeps_of import SWEEPS, sweep
 from tolerances import BACKEND
 
@@ -24,9 +25,16 @@ from bptt.ir.ports import inputs, outputs
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("order", SWEEPS)
-@pytest.mark.parametrize("cell", cells.names())
+@pytest.mark.parametrize(
+    ("cell", "order", "kind"),
+    [
+        (cell, order, kind)
+        for cell in cells.names()
+        for order in SWEEPS
+        for kind in KINDS
+        if cell in CORE or kind == "torch" or "tangent" not in order  # arrays are alike to these
+    ],
+)
 def test_backend_is_the_oracle(cell: str, order: str, kind: str, rng: np.random.Generator) -> None:
     held_to_the_oracle(execute, cell, order, kind, rng)
 
