@@ -130,13 +130,14 @@ def _fits(x: Tensor, dtype: torch.dtype) -> bool:
 
 def _meant(x: Tensor) -> bool:
     """Whether a tensor is only what it says, and compiled code runs it."""
+    if torch.compiler.is_compiling():
+        return False  # first: what follows cannot be traced
     return (
         type(x) in PLAIN
         and x.is_contiguous()
         and not x.is_neg()
         and compiled(x)
         and x.dim() == 3
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and not torch.is_autocast_enabled("cpu")
         and getattr(forward_ad, "_current_level", 0) < 0
