@@ -19,7 +19,7 @@ static void place_ports(Call *c) {
 }
 
 /* Gradients that die out over time end in numbers below the smallest normal one, with which
- * processors are a hundred times slower: within a sweep they count as zero. */
+ * processors are much slower: within a sweep they count as zero. */
 #if defined(__SSE__)
 typedef unsigned Rounding;
 static Rounding rounding(void) { return __builtin_ia32_stmxcsr(); }
