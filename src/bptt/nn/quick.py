@@ -40,6 +40,7 @@ class Quick:
         self.names = list(dict.fromkeys(n for d in each for s in d.values() for n in s.names))
         self.rows = len(each)
         self.ways: list[list[Way]] | None = None
+        self.filled: dict[tuple[torch.dtype, int], list[Tensor]] = {}
         simple = not layout.others and len(layout.outputs) == 1
         self.possible = simple and all(isinstance(start, float) for start in layout.starts)
 
@@ -71,11 +72,11 @@ class Quick:
                 return None  # parametrized, for instance: it is worked out when it is read
             values.append(p)
         if starts is None:
-            fill = zip(self.layout.starts, widths, strict=True)
-            starts = [x.new_full((rows, batch, w), float(start)) for start, w in fill]
-        for s, w in zip(starts, widths, strict=True):
-            if type(s) not in PLAIN or not _fits(s, dtype) or s.shape != (rows, batch, w):
-                return None
+            starts = self._starts(dtype, batch, widths)
+        else:
+            for s, w in zip(starts, widths, strict=True):
+                if type(s) not in PLAIN or not _fits(s, dtype) or s.shape != (rows, batch, w):
+                    return None
         trained = torch.is_grad_enabled() and (
             x.requires_grad
             or any(p.requires_grad for p in values)
@@ -86,18 +87,34 @@ class Quick:
         ways = self.ways or self._ways()
         if not self.possible:
             return None
-        finals: list[list[Tensor]] = []
+        finals: list[Sequence[Tensor]] = []
         for directions in ways:
             outs: list[Tensor] = []
             for way in directions:
-                mine, own = [values[k] for k in way.params], [s[len(finals)] for s in starts]
+                mine = [values[k] for k in way.params]
+                row = len(finals)
+                own = starts if rows == 1 else [s[row : row + 1] for s in starts]
                 run = way.trained(x, mine, own) if trained else way.forward(x, mine, own, False)
                 outs.append(run[0])
-                finals.append(list(run[1:]))
+                finals.append(run[1:])
             x = outs[0] if len(outs) == 1 else torch.cat(outs, -1)
         if rows == 1:
-            return x, tuple([final[None] for final in finals[0]])
-        return x, tuple([torch.stack(found) for found in zip(*finals, strict=True)])
+            return x, tuple(finals[0])
+        return x, tuple([torch.cat(found) for found in zip(*finals, strict=True)])
+
+    def _starts(self, dtype: torch.dtype, batch: int, widths: Sequence[int]) -> list[Tensor]:
+        """The cell's own initial states, [rows, batch, w] each. Nobody writes to them."""
+        found = self.filled.get((dtype, batch))
+        if found is None:
+            if len(self.filled) > 16:
+                self.filled.clear()
+            with torch.inference_mode(False):  # or no later call could be trained
+                found = [
+                    torch.full((self.rows, batch, w), float(start), dtype=dtype, device="cpu")
+                    for start, w in zip(self.layout.starts, widths, strict=True)
+                ]
+            self.filled[dtype, batch] = found
+        return found
 
     def _ways(self) -> list[list[Way]]:
         places = {name: k for k, name in enumerate(self.names)}
@@ -124,8 +141,7 @@ class Quick:
 
 
 def _fits(x: Tensor, dtype: torch.dtype) -> bool:
-    plain = x.is_contiguous() and not x.is_neg()
-    return x.dtype is dtype and plain and x.device.type == "cpu"
+    return x.dtype is dtype and x.is_contiguous() and not x.is_neg() and x.is_cpu
 
 
 def _meant(x: Tensor) -> bool:

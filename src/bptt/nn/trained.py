@@ -7,19 +7,50 @@ run again by `bptt.nn.run.run`, which knows every transform and every order of d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from bptt.backends.cpu.run import Code, Launch, code_of
+from bptt.backends.cpu.run import Launch, Library, code_of
 from bptt.errors import UserError
+from bptt.ir.ports import At
 from bptt.nn.run import plain, run
-from bptt.nn.sweep import From, Wiring, sweep_of
+from bptt.nn.sweep import From, sweep_of
 
 Read = tuple[int, int, int, int]
 """Where a constant lies: the number of a tensor (-1: the input), of one to add (or -1), and which
 part of how many."""
+Shape = tuple[int, ...]
+
+
+class Forward(NamedTuple):
+    """A forward sweep at some sizes. `offsets`: of each read, the number of its base and bytes
+    beyond; `outs`: the shapes of what comes out."""
+
+    launch: Launch
+    library: Library
+    offsets: Sequence[tuple[int, int]]
+    outs: Sequence[Shape]
+
+
+class Backward(NamedTuple):
+    """A backward sweep at some sizes; without a launch there is nothing to compute.
+
+    `feed`: of each of its inputs, where it comes from and which one it is there. `made`: the
+    tensors that get a gradient, and whether all of it is written. `scratch`: shapes of what is
+    written and not asked for. `places`: of each output, which of those it goes to, and bytes
+    beyond. `same`: tensors that have the gradient of another.
+    """
+
+    launch: Launch | None = None
+    library: Library | None = None
+    offsets: Sequence[tuple[int, int]] = ()
+    feed: Sequence[tuple[From, int]] = ()
+    made: Sequence[tuple[int, bool]] = ()
+    scratch: Sequence[Shape] = ()
+    places: Sequence[tuple[int, int]] = ()
+    same: Sequence[tuple[int, int]] = ()
 
 
 class Way:
@@ -29,32 +60,47 @@ class Way:
         self.text, self.params = text, tuple(params)
         place = {k: n for n, k in enumerate(params)} | {-1: -1}
         self.reads = tuple((place[k], place[other], part, of) for k, other, part, of in reads)
+        self.bases = tuple(dict.fromkeys((k, other) for k, other, _, _ in self.reads))
         self.code = code_of(sweep_of(text).program)
         self.sweep = sweep_of(text).extended
         self.kept = sweep_of(text).kept
         self.longer = code_of(self.sweep.program)
-        self.launches: dict[object, Launch] = {}
+        self.forwards: dict[object, Forward] = {}
+        self.backwards: dict[object, Backward | None] = {}
 
     @property
     def possible(self) -> bool:
         """Whether all of it is done by phases, without anything to work out before or after."""
         return self.code.plain and self.longer.plain
 
-    def addresses(self, x: Tensor, params: Sequence[Tensor], held: list[Tensor]) -> list[int]:
+    def addresses(
+        self,
+        x: Tensor,
+        params: Sequence[Tensor],
+        offsets: Sequence[tuple[int, int]],
+        held: list[Tensor],
+    ) -> list[int]:
         """Of the input and constants, in the sweep's order. `held`: what they point into."""
-        found: list[int] = []
-        for k, other, part, of in self.reads:
+        bases: list[int] = []
+        for k, other in self.bases:
             p = x if k < 0 else params[k]
             if other >= 0:
                 p = p + params[other]
                 held.append(p)
-            at = p.data_ptr()
-            found.append(at + part * (p.nbytes // of) if part else at)
-        return found
+            bases.append(p.data_ptr())
+        return [bases[base] + beyond for base, beyond in offsets]
 
-    def shapes(self, x: Tensor, params: Sequence[Tensor]) -> list[tuple[int, ...]]:
-        """The same as shapes, with the group axis."""
-        found: list[tuple[int, ...]] = []
+    def offsets(self, x: Tensor, params: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
+        """Of each read, its base among `bases` and how many bytes behind that it begins."""
+        found: list[tuple[int, int]] = []
+        for k, other, part, of in self.reads:
+            whole = (x if k < 0 else params[k]).nbytes
+            found.append((self.bases.index((k, other)), part * (whole // of)))
+        return tuple(found)
+
+    def shapes(self, x: Tensor, params: Sequence[Tensor]) -> list[Shape]:
+        """Of the input and constants, with the group axis."""
+        found: list[Shape] = []
         for k, other, _, of in self.reads:
             shape = tuple((x if k < 0 else params[k]).shape)
             if other >= 0 and params[other].shape != shape:
@@ -63,31 +109,29 @@ class Way:
             found.append((1, shape[0] // of, *shape[1:]) if of > 1 else (1, *shape))
         return found
 
-    def launch(
-        self, code: Code, x: Tensor, params: Sequence[Tensor], starts: Sequence[Tensor]
-    ) -> Launch:
-        """A run of the forward sweep, kept for the next one of these shapes."""
-        key = (code is self.code, x.shape, tuple([p.shape for p in params]))
-        found = self.launches.get(key)
-        if found is None:
-            if len(self.launches) > 64:
-                self.launches.clear()
-            shapes = (*self.shapes(x, params), *((1, *s.shape) for s in starts))
-            found = self.launches[key] = code.launch(tuple(shapes), None)
-        return found
-
     def forward(
         self, x: Tensor, params: Sequence[Tensor], starts: Sequence[Tensor], longer: bool
     ) -> list[Tensor]:
-        """What comes out of the sweep, or of the `longer` one, without the group axis."""
-        code = self.longer if longer else self.code
-        launch = self.launch(code, x, params, starts)
+        """What comes out of the sweep, or of the `longer` one: series [T, B, w], last states
+        [1, B, w]."""
+        key = (longer, x.dtype, x.shape, *[p.shape for p in params])
+        at = self.forwards.get(key)
+        if at is None:
+            code = self.longer if longer else self.code
+            shapes = (*self.shapes(x, params), *(tuple(s.shape) for s in starts))
+            launch, library = code.launch(shapes, None), code.library(x.dtype)
+            ports = (self.sweep if longer else sweep_of(self.text)).outputs
+            outs = [
+                shape[1:] if port.at is At.STEPS else shape
+                for port, shape in zip(ports, launch.shapes, strict=True)
+            ]
+            at = Forward(launch, library, self.offsets(x, params), outs)
+            _keep(self.forwards, key, at)
         held: list[Tensor] = []
-        found = self.addresses(x, params, held)
-        outs = [x.new_empty(shape[1:]) for shape in launch.shapes]
-        found += [s.data_ptr() for s in starts]
-        found += [o.data_ptr() for o in outs]
-        launch.call(code.library(x.dtype), found)
+        found = self.addresses(x, params, at.offsets, held)
+        outs = [x.new_empty(shape) for shape in at.outs]
+        found += [t.data_ptr() for t in (*starts, *outs)]
+        at.launch.call(at.library, found)
         return outs
 
     def trained(self, x: Tensor, params: Sequence[Tensor], starts: Sequence[Tensor]) -> Any:
@@ -108,14 +152,14 @@ class Way:
             for k, other, part, of in self.reads:
                 p = x if k < 0 else params[k] if other < 0 else params[k] + params[other]
                 tensors.append((p.chunk(of)[part] if of > 1 else p)[None])
-            ys = run(self.text, [*tensors, *(s[None] for s in starts)])
-            pairs = [(y, g[None]) for y, g in zip(ys, grads, strict=True) if g is not None]
+            ys = run(self.text, [*tensors, *starts])
+            pairs = [(y, g) for y, g in zip(ys, grads, strict=True) if g is not None]
             wanted = [t for t, need in zip(given, needs, strict=True) if need]
             found = iter(
                 torch.autograd.grad(
                     [y for y, _ in pairs],
                     wanted,
-                    [g for _, g in pairs],
+                    [g.reshape(y.shape) for y, g in pairs],
                     create_graph=graph,
                     allow_unused=True,
                 )
@@ -130,78 +174,112 @@ class Way:
         needs: Sequence[bool],
     ) -> list[Tensor | None] | None:
         """The gradients by `given`; None where it takes more than phases to find them."""
-        count = len(self.params)
-        x, params = given[0], given[1 : 1 + count]
-        seeds: list[Tensor | None] = [None] * len(outs)
-        for k, grad in zip(self.kept, grads, strict=True):
-            seeds[k] = None if grad is None else grad.contiguous()
-        wanted = [
-            needs[1 + k] or (other >= 0 and needs[1 + other]) for k, other, _, _ in self.reads
-        ]
-        wanted += needs[1 + count :]
-        wiring = self.sweep.pull(tuple([s is not None for s in seeds]), tuple(wanted))
-        made: list[Tensor | None] = [None] * len(given)
-        if wiring.sweep is None:
-            return made
-        code = code_of(wiring.sweep.program)
-        if not code.plain:
+        count = 1 + len(self.params)
+        x, params = given[0], given[1:count]
+        seeded = tuple([g is not None for g in grads])
+        key = (seeded, needs, x.dtype, x.shape, *[p.shape for p in params])
+        if key in self.backwards:
+            at = self.backwards[key]
+        else:
+            at = self._pull(given, outs, seeded, needs)
+            _keep(self.backwards, key, at)
+        if at is None:
             return None
+        made: list[Tensor | None] = [None] * len(given)
+        if at.launch is None or at.library is None:
+            return made
         held: list[Tensor] = []
-        first = self.addresses(x, params, held)
-        saved = [*first, *(t.data_ptr() for t in (*given[1 + count :], *outs))]
+        saved = self.addresses(x, params, at.offsets, held)
+        saved += [t.data_ptr() for t in (*given[count:], *outs)]
         found: list[int] = []
-        for source, k in wiring.feed:
+        for source, k in at.feed:
             if source is From.SAVED:
                 found.append(saved[k])
                 continue
-            seed = seeds[k] if source is From.SEED else torch.zeros_like(outs[k - len(wanted)])
+            seed = grads[k] if source is From.SEED else torch.zeros_like(outs[k])
             assert seed is not None
-            held.append(seed)
-            found.append(seed.data_ptr())
-        launch = self.launches.get((id(wiring), x.shape, tuple([p.shape for p in params])))
-        if launch is None:
-            launch = self.backward_launch(wiring, code, given, outs)
-        places: list[int] = [0] * len(launch.shapes)
-        whole = [0] * count  # how many parts of each parameter have a gradient
-        for (k, _, _, _), out in zip(self.reads, wiring.results, strict=False):
-            if k >= 0 and out is not None:
-                whole[k] += 1
-        for (k, _, part, of), out in zip(self.reads, wiring.results, strict=False):
-            if out is None:
-                continue
-            grad = made[1 + k]
-            if grad is None:
-                like = given[1 + k]
-                full = k < 0 or whole[k] == of
-                grad = made[1 + k] = torch.empty_like(like) if full else torch.zeros_like(like)
-            places[out] = grad.data_ptr() + (part * (grad.nbytes // of) if part else 0)
-        for n, out in enumerate(wiring.results[len(self.reads) :], 1 + count):
-            if out is not None:
-                grad = made[n] = torch.empty_like(given[n])
-                places[out] = grad.data_ptr()
-        for out, at in enumerate(places):
-            if not at:  # the last carry of a state that needs no gradient
-                held.append(x.new_empty(launch.shapes[out]))
-                places[out] = held[-1].data_ptr()
-        launch.call(code.library(x.dtype), found + places)
-        for k, other, _, _ in self.reads:
-            if other >= 0 and made[1 + other] is None:
-                grad = made[1 + k]
-                made[1 + other] = None if grad is None else grad.clone()
+            held.append(seed.contiguous())
+            found.append(held[-1].data_ptr())
+        to = [0] * len(given)
+        for n, whole in at.made:
+            grad = torch.empty_like(given[n]) if whole else torch.zeros_like(given[n])
+            made[n], to[n] = grad, grad.data_ptr()
+        for shape in at.scratch:
+            held.append(x.new_empty(shape))
+            to.append(held[-1].data_ptr())
+        found += [to[n] + beyond for n, beyond in at.places]
+        at.launch.call(at.library, found)
+        for n, first in at.same:
+            grad = made[first]
+            made[n] = None if grad is None else grad.clone()
         return [m if need else None for m, need in zip(made, needs, strict=True)]
 
-    def backward_launch(
-        self, wiring: Wiring, code: Code, given: Sequence[Tensor], outs: Sequence[Tensor]
-    ) -> Launch:
-        x, count = given[0], len(self.params)
-        known = self.shapes(x, given[1 : 1 + count])
-        known += [(1, *t.shape) for t in (*given[1 + count :], *outs)]
-        first = len(known) - len(outs)
-        shapes = [known[k + first if source is From.SEED else k] for source, k in wiring.feed]
-        found = code.launch(tuple(shapes), None)
-        params = given[1 : 1 + count]
-        self.launches[id(wiring), x.shape, tuple([p.shape for p in params])] = found
-        return found
+    def _pull(
+        self,
+        given: Sequence[Tensor],
+        outs: Sequence[Tensor],
+        seeded: Sequence[bool],
+        needs: Sequence[bool],
+    ) -> Backward | None:
+        """What `backward` does at these sizes."""
+        count = 1 + len(self.params)
+        x, params = given[0], given[1:count]
+        wanted = [needs[1 + k] or (o >= 0 and needs[1 + o]) for k, o, _, _ in self.reads]
+        wanted += needs[count:]
+        there = {k for k, seed in zip(self.kept, seeded, strict=True) if seed}
+        wiring = self.sweep.pull(tuple([k in there for k in range(len(outs))]), tuple(wanted))
+        if wiring.sweep is None:
+            return Backward(None)
+        code = code_of(wiring.sweep.program)
+        if not code.plain:
+            return None
+        first = len(wanted)  # of the outputs, among all that is saved
+        known = [*self.shapes(x, params), *(tuple(t.shape) for t in given[count:])]
+        known += [self.grouped(k, t) for k, t in enumerate(outs)]
+        feed: list[tuple[From, int]] = []
+        shapes: list[Shape] = []
+        for source, k in wiring.feed:
+            shapes.append(known[k + first if source is From.SEED else k])
+            if source is From.SEED:
+                k = self.kept.index(k)
+            feed.append((source, k - first if source is From.ZERO else k))
+        launch = code.launch(tuple(shapes), None)
+        parts = [0] * len(given)  # how many parts of each tensor have a gradient
+        for (k, _, _, _), out in zip(self.reads, wiring.results, strict=False):
+            parts[1 + k] += out is not None
+        places: dict[int, tuple[int, int]] = {}
+        made: dict[int, bool] = {}
+        same: dict[int, int] = {}
+        for (k, other, part, of), out in zip(self.reads, wiring.results, strict=False):
+            if out is None:
+                continue
+            made[1 + k] = k < 0 or parts[1 + k] == of
+            places[out] = 1 + k, part * (given[1 + k].nbytes // of)
+            if other >= 0:
+                same[1 + other] = 1 + k
+        for n, out in enumerate(wiring.results[len(self.reads) :], count):
+            if out is not None:
+                made[n], places[out] = True, (n, 0)
+        scratch: list[Shape] = []  # the last carry of a state that needs no gradient
+        for out, shape in enumerate(launch.shapes):
+            if out not in places:
+                places[out] = len(given) + len(scratch), 0
+                scratch.append(shape)
+        return Backward(
+            launch,
+            code.library(x.dtype),
+            self.offsets(x, params),
+            tuple(feed),
+            tuple(made.items()),
+            tuple(scratch),
+            tuple([places[out] for out in range(len(launch.shapes))]),
+            tuple(same.items()),
+        )
+
+    def grouped(self, k: int, t: Tensor) -> Shape:
+        """The shape of the longer sweep's output number `k` with the group axis."""
+        series = self.sweep.outputs[k].at is At.STEPS
+        return (1, *t.shape) if series else tuple(t.shape)
 
 
 class _Trained(torch.autograd.Function):
@@ -212,7 +290,7 @@ class _Trained(torch.autograd.Function):
         ctx.way = way
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *rest, *outs)
-        return tuple(outs[k] for k in way.kept)
+        return tuple([outs[k] for k in way.kept])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -226,3 +304,10 @@ class _Trained(torch.autograd.Function):
             if found is not None:
                 return None, *found
         return None, *way.again(given, grads, needs)
+
+
+def _keep(known: dict[Any, Any], key: object, found: object) -> None:
+    """Remember what follows from shapes, of so many shapes at a time."""
+    if len(known) > 64:
+        known.clear()
+    known[key] = found
