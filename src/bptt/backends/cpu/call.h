@@ -20,11 +20,18 @@ enum {
     CHUNK = 4 * MR,       /* rows whose products go through a panel while it is near */
     TILE = 4096,          /* numbers of the products that a body is given at once */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
-    AHEAD_BYTES = 3 << 17, /* of what is computed ahead of the loop, for each thread */
-#ifdef BPTT_TEST /* memory is NaN at first, and the smallest call is shared out */
+#ifdef BPTT_TEST /* memory is NaN at first, the smallest call is shared out, and windows are short */
     ALONE = 0,
+    AHEAD_BYTES = 0,
+    SUM_ROWS = 1,
+    THREAD_ROWS = 1,
+    SLIDE_STEPS = 2,
 #else
-    ALONE = 1 << 17,      /* multiplications for which it does not pay to wake a thread */
+    ALONE = 1 << 17,       /* multiplications for which it does not pay to wake a thread */
+    AHEAD_BYTES = 3 << 17, /* of what is worked out around the loop, for each thread ... */
+    SUM_ROWS = KC,         /* ... but at least so many rows for a sum over time, ... */
+    THREAD_ROWS = ROW_BLOCK, /* ... for each thread, ... */
+    SLIDE_STEPS = 8,       /* ... and steps, where one of them is copied then */
 #endif
     ROWS_EACH = 8,        /* sequences that a thread must have for its share to be by sequences */
     CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
@@ -60,6 +67,7 @@ typedef struct {
     int few_count;
     Run *ends[2];       /* what stands one step beyond the first step, and beyond the last */
     i64 ends_count[2];
+    real **buffer;      /* memory of each buffer, or null */
     real **at;          /* of each place */
     i64 *down;
     real **packed;      /* panels of each packed matrix, and what is added */
@@ -124,6 +132,7 @@ static View look(const Thread *t, const Key *key, const Run *run, i64 local) {
     case PLACE_SERIES:
     case PLACE_BUFFER: return (View){at + row * down, down};
     case PLACE_WINDOW: return (View){at + (row - t->window) * down, down};
+    case PLACE_SLIDE: return (View){at + (row - t->window + c->batch) * down, down};
     case PLACE_BATCH:
     case PLACE_STEP: return (View){at + run->batch * down, down};
     case PLACE_ROLL: return (View){at + (parity * c->batch + run->batch) * down, down};

@@ -12,10 +12,8 @@
 
 #if defined(__AVX512F__) || defined(__aarch64__) /* 32 registers of vectors */
 #define MR 12
-#define EACH_ROW(DO) ROWS_12(DO)
 #else /* 16 */
 #define MR 6
-#define EACH_ROW(DO) ROWS_6(DO)
 #endif
 #define NV 2 /* vectors of outputs */
 #define NR (NV * LANES)
@@ -48,7 +46,8 @@ typedef struct {
 #define ROWS_11(DO) ROWS_10(DO) DO(10)
 #define ROWS_12(DO) ROWS_11(DO) DO(11)
 #define BEGIN(r) V p##r = first, q##r = second;
-#define GO_ON(r) V p##r = v_load(to + r * down), q##r = v_load(to + r * down + LANES);
+#define ZERO(r) V p##r = v_set(0), q##r = v_set(0);
+#define GO_ON(r) p##r = v_load(to + r * down), q##r = v_load(to + r * down + LANES);
 #define ADD_ROW(r)                                                                                 \
     {                                                                                              \
         V e = v_set(x[r * row]);                                                                   \
@@ -153,23 +152,34 @@ static Rows *const multiply_rows[] = {
 #endif
 };
 
-/* to[MR][NR] (+)= sum over k of a[k][MR] * panel[k]: both packed, for products over time. */
-static __attribute__((noinline)) void multiply_columns(const real *a, i64 n, const real *panel,
-                                                       real *to, i64 down, int more) {
-    if (!more)
-        for (int r = 0; r < MR; r++) {
-            v_store(to + r * down, v_set(0));
-            v_store(to + r * down + LANES, v_set(0));
-        }
-    EACH_ROW(GO_ON)
-    for (; n > 0; n--, a += MR, panel += NR) {
-        const V b = *(const V *)panel, d = *(const V *)(panel + LANES);
-        FETCH(panel + AHEAD * NR);
-        FETCH(panel + AHEAD * NR + LANES);
-        EACH_ROW(ADD_COLUMN)
+/* to[r][0..NR) (+)= sum over k of a[k][r] * panel[k], for M rows: products over time. */
+#define ALONG(M)                                                                                   \
+    static __attribute__((noinline)) void columns##M(const real *a, i64 n, const real *panel,      \
+                                                     real *to, i64 down, int more) {               \
+        ROWS_##M(ZERO);                                                                            \
+        if (more) {                                                                                \
+            ROWS_##M(GO_ON)                                                                        \
+        }                                                                                          \
+        for (; n > 0; n--, a += M, panel += NR) {                                                  \
+            const V b = *(const V *)panel, d = *(const V *)(panel + LANES);                        \
+            FETCH(panel + AHEAD * NR);                                                             \
+            FETCH(panel + AHEAD * NR + LANES);                                                     \
+            ROWS_##M(ADD_COLUMN)                                                                   \
+        }                                                                                          \
+        ROWS_##M(PUT)                                                                              \
     }
-    EACH_ROW(PUT)
-}
+ALONG(1) ALONG(2) ALONG(3) ALONG(4) ALONG(5) ALONG(6)
+#if MR == 12
+ALONG(7) ALONG(8) ALONG(9) ALONG(10) ALONG(11) ALONG(12)
+#endif
+
+typedef void Columns(const real *, i64, const real *, real *, i64, int);
+static Columns *const multiply_columns[] = {
+    0, columns1, columns2, columns3, columns4, columns5, columns6,
+#if MR == 12
+    columns7, columns8, columns9, columns10, columns11, columns12,
+#endif
+};
 
 typedef real Four __attribute__((vector_size(4 * sizeof(real))));
 typedef Four Four_anywhere __attribute__((aligned(sizeof(real)), may_alias));

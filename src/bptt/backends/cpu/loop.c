@@ -47,6 +47,31 @@ static Rounding without_denormals(void) {
     return usual;
 }
 
+/* What follows the loop, on rows `first` to `last`; `more`: it goes on with its sums. */
+static void follow(Thread *t, i64 first, i64 last, int more) {
+    const Sweep *s = t->call->sweep;
+    for (int k = 0; k < s->after_count; k++) {
+        run_group(t, s->after + k, first, last, more);
+        wait_for_all(t);
+    }
+    for (int k = 0; k < s->time_count; k++) run_time(t, s->time + k, first, last, more);
+}
+
+/* Bring the step that the loop comes from along to the window that begins at row `to`: it lies
+ * beside the steps of that one. */
+static void slide(Thread *t, i64 step, i64 to) {
+    const Call *c = t->call;
+    const i64 row = c->offset[step], count = c->offset[step + 1] - row;
+    const i64 a = share(count, t->me, t->of), b = share(count, t->me + 1, t->of);
+    for (int k = 0; k < c->sweep->buffers; k++) {
+        if (c->sweep->buffer_kind[k] != PLACE_SLIDE) continue;
+        const i64 down = c->size[c->sweep->buffer[k]];
+        real *at = c->buffer[k] + (c->batch + row + a) * down;
+        memmove(at - to * down, at - t->window * down, (size_t)numbers((b - a) * down));
+    }
+    wait_for_all(t);
+}
+
 static void work(void *data) {
     Call *c = data;
     const Sweep *s = c->sweep;
@@ -69,9 +94,10 @@ static void work(void *data) {
         for (i64 n = 0; n == 0 || n < c->steps; n += c->window) {
             const i64 end = at_most(c->steps, n + c->window);
             const i64 first = s->dir > 0 ? n : c->steps - end, last = first + end - n;
+            if (n) slide(t, s->dir > 0 ? first - 1 : last, c->offset[first]);
             t->window = c->offset[first];
             for (int k = 0; k < s->before_count; k++) {
-                run_group(t, s->before + k, c->offset[first], c->offset[last]);
+                run_group(t, s->before + k, c->offset[first], c->offset[last], n > 0);
                 wait_for_all(t);
             }
             for (i64 m = 0; m < last - first && s->loop_count; m++) {
@@ -80,14 +106,13 @@ static void work(void *data) {
                          c->first_run[step + 1] - run, c->one_runs);
             }
             wait_for_all(t);
-        }
-        for (int k = 0; k < s->after_count; k++) {
-            run_group(t, s->after + k, 0, c->rows);
+            if (!s->follows) continue;
+            follow(t, c->offset[first], c->offset[last], n > 0);
             wait_for_all(t);
         }
+        if (!s->follows) follow(t, 0, c->rows, 0);
         run_step(t, s->first, s->first_count, c->ends[0], c->ends_count[0], 0);
         run_step(t, s->last, s->last_count, c->ends[1], c->ends_count[1], 0);
-        for (int k = 0; k < s->time_count; k++) run_time(t, s->time + k);
         wait_for_all(t);
     }
     set_rounding(usual);

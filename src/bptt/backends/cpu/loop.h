@@ -24,7 +24,8 @@ enum {            /* what a row of a place is counted by */
     PLACE_FIXED,  /* a port without rows: a parameter, or a value without time */
     PLACE_NUMBER, /* a row of one number */
     PLACE_BUFFER, /* memory of this call: the row of the series */
-    PLACE_WINDOW, /* the same, but only of the steps that are worked on together */
+    PLACE_WINDOW, /* the same, but only of the steps that are worked on together ... */
+    PLACE_SLIDE,  /* ... and of the step before them, whichever way the loop goes */
     PLACE_ROLL,   /* the last two steps: parity and sequence */
     PLACE_STEP,   /* within the loop: the sequence */
     PLACE_BLOCK,  /* elsewhere: the row within a thread's block */
@@ -107,6 +108,7 @@ typedef struct {
 
 typedef struct {
     int windows; /* whether what comes before the loop can be computed some steps ahead of it */
+    int follows; /* whether what comes after it, and the sums over time, can follow it so */
     int dir, sizes, ports, places, buffers, keys, phases, reduces, gemms, packed, numbers;
     void (*measure)(const i64 *n, i64 *size);
     const Place *place;

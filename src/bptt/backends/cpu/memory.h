@@ -64,13 +64,14 @@ static void lay_out(Call *c, Arena *a) {
     c->stepwise = take(a, (c->steps + ragged + 1) * (i64)sizeof(Run));
     c->ends[0] = take(a, 2 * (i64)sizeof(Run));
     c->ends[1] = take(a, (ragged + 2) * (i64)sizeof(Run));
+    c->buffer = take(a, (s->buffers + 1) * (i64)sizeof(real *));
     c->at = take(a, s->places * (i64)sizeof(real *));
     c->down = take(a, s->places * (i64)sizeof(i64));
     c->packed = take(a, s->packed * (i64)sizeof(real *));
     c->added = take(a, s->packed * (i64)sizeof(real *));
     c->block_offset = take(a, s->buffers * (i64)sizeof(i64));
     i64 block = 0, most_keys = 1, most_tiles = 1, most_sums = 0, panels = 0;
-    real *number_row[s->numbers + 1], *buffer[s->buffers + 1];
+    real *number_row[s->numbers + 1];
     for (int k = 0; k < s->numbers; k++) {
         i64 width = c->size[s->number_width[k]];
         number_row[k] = take(a, numbers(width));
@@ -78,7 +79,7 @@ static void lay_out(Call *c, Arena *a) {
     }
     for (int k = 0; k < s->buffers; k++) {
         i64 width = c->size[s->buffer[k]], rows = c->rows;
-        buffer[k] = 0;
+        if (a->at) c->buffer[k] = 0;
         switch (s->buffer_kind[k]) {
         case PLACE_BLOCK:
             if (a->at) c->block_offset[k] = block;
@@ -86,17 +87,19 @@ static void lay_out(Call *c, Arena *a) {
             continue;
         case PLACE_ROLL: rows = 2 * c->batch; break;
         case PLACE_WINDOW: rows = at_most(c->rows, c->window * c->batch); break;
+        case PLACE_SLIDE: rows = at_most(c->rows, c->window * c->batch) + 2 * c->batch; break;
         case PLACE_STEP: rows = c->batch; break;
         default: break;
         }
-        buffer[k] = take(a, numbers(width * rows));
+        real *at = take(a, numbers(width * rows));
+        if (a->at) c->buffer[k] = at;
     }
     for (int k = 0; k < s->places && a->at; k++) {
         const Place *p = s->place + k;
         c->down[k] = 0;
         if (p->kind == PLACE_NUMBER) c->at[k] = number_row[p->index];
         if (p->kind < PLACE_BUFFER) continue;
-        c->at[k] = buffer[p->index] ? buffer[p->index] + c->size[p->col] : 0;
+        c->at[k] = c->buffer[p->index] ? c->buffer[p->index] + c->size[p->col] : 0;
         c->down[k] = c->size[s->buffer[p->index]];
     }
     unsigned char done[s->packed + 1];
@@ -128,7 +131,7 @@ static void lay_out(Call *c, Arena *a) {
     c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * CHUNK * NR)));
     c->block_at = own.used, take(&own, numbers(block));
     c->sums_at = own.used, take(&own, numbers(most_sums * LANES * at_least(c->batch, ROW_BLOCK)));
-    c->left_at = own.used, take(&own, numbers(s->time_count ? MR * KC : 0));
+    c->left_at = own.used, take(&own, numbers(s->time_count ? MR * KC + LANES : 0));
     c->right_at = own.used, take(&own, numbers(panels));
     c->keys_at = own.used, take(&own, most_keys * (i64)sizeof(View));
     c->own_size = padded(own.used, 4096);
@@ -154,13 +157,19 @@ static i64 work_of(const Call *c) {
  * until the loop reads them, and enough for the products to be worth their matrices. */
 static i64 window_of(const Call *c) {
     const Sweep *s = c->sweep;
-    i64 numbers_a_row = 0, count = s->before_count;
-    if (!s->windows || !count || !s->loop_count) return at_least(1, c->steps);
-    for (int k = s->before[0].first; k < s->before[count - 1].first + s->before[count - 1].count; k++)
-        numbers_a_row += c->size[s->phase[k].space];
+    i64 numbers_a_row = 0, count = s->before_count, slides = 0;
+    for (int k = 0; k < s->buffers; k++) slides |= s->buffer_kind[k] == PLACE_SLIDE;
+    const int follows = s->follows && (s->after_count || s->time_count);
+    if (!s->windows || !s->loop_count || (!count && !follows)) return at_least(1, c->steps);
+    for (int g = 0; g < count; g++)
+        for (int k = s->before[g].first; k < s->before[g].first + s->before[g].count; k++)
+            numbers_a_row += c->size[s->phase[k].space];
+    for (int k = 0; k < s->buffers; k++)
+        if (s->buffer_kind[k] == PLACE_SLIDE) numbers_a_row += c->size[s->buffer[k]];
     const i64 batch = at_least(1, c->batch);
     const i64 fit = AHEAD_BYTES * c->threads / at_least(1, numbers(numbers_a_row) * batch);
-    const i64 least = (ROW_BLOCK * c->threads + batch - 1) / batch;
+    const i64 rows = at_least(follows && s->time_count ? SUM_ROWS : 1, THREAD_ROWS * c->threads);
+    const i64 least = at_least((rows + batch - 1) / batch, slides ? SLIDE_STEPS : 1);
     return at_least(1, at_most(c->steps, at_least(fit, least)));
 }
 

@@ -71,7 +71,8 @@ static void clear(const Thread *t, const Phase *p, i64 c0, i64 c1) {
         for (i64 j = c0; j < c1; j++) c->at[place][r * c->down[place] + j] = 0;
 }
 
-static void run_group(Thread *t, const Group *g, i64 first, i64 last) {
+/* On rows `first` to `last` of all; `more`: what they add to has been begun. */
+static void run_group(Thread *t, const Group *g, i64 first, i64 last, int more) {
     const Call *c = t->call;
     Run whole;
     i64 count;
@@ -80,10 +81,12 @@ static void run_group(Thread *t, const Group *g, i64 first, i64 last) {
     if (phase->flags & PHASE_COLUMNS) {
         i64 c0, c1;
         columns_of(t, c->size[phase->space], &c0, &c1);
-        clear(t, phase, c0, c1);
-        for (i64 n = 0; n < count && c0 < c1; n++)
-            for (i64 r = 0; r < runs[n].count; r += ROW_BLOCK)
-                run_phase(t, phase, runs + n, r, at_most(runs[n].count, r + ROW_BLOCK), c0, c1, 0);
+        if (!more) clear(t, phase, c0, c1);
+        for (i64 n = first_reaching(runs, count, first); n < count && runs[n].row < last && c0 < c1; n++) {
+            const i64 to = at_most(runs[n].count, last - runs[n].row);
+            for (i64 r = at_least(0, first - runs[n].row); r < to; r += ROW_BLOCK)
+                run_phase(t, phase, runs + n, r, at_most(to, r + ROW_BLOCK), c0, c1, 0);
+        }
         return;
     }
     if (c->direct && c->columns) {
@@ -91,8 +94,10 @@ static void run_group(Thread *t, const Group *g, i64 first, i64 last) {
         for (int k = 0; k < g->count; k++) {
             i64 c0, c1;
             columns_of(t, c->size[phase[k].space], &c0, &c1);
-            for (i64 n = 0; n < count && c0 < c1; n++)
-                run_phase(t, phase + k, runs + n, 0, runs[n].count, c0, c1, runs[n].row);
+            i64 n = first_reaching(runs, count, first);
+            for (; n < count && runs[n].row < last && c0 < c1; n++)
+                run_phase(t, phase + k, runs + n, at_least(0, first - runs[n].row),
+                          at_most(runs[n].count, last - runs[n].row), c0, c1, runs[n].row - first);
             wait_for_all(t);
         }
         t->block = t->own;

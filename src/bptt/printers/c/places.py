@@ -1,8 +1,8 @@
 """Where the values of a sweep lie: in arrays from outside, in memory of the call, or nowhere.
 
 A value that only its own phase reads needs no memory. One that is read in the same step lies beside
-the step's other values; one that is read a step later and never again in two steps' memory; the
-rest are series. What products read side by side lies side by side. A product that is computed
+the step's other values; one that is read a step later and never again in two steps' memory; one
+that sums over time read, as long as the steps that are worked on together; the rest are series. What products read side by side lies side by side. A product that is computed
 before the loop, and read once there, lies where the loop's phase will write one of its results.
 """
 
@@ -132,25 +132,42 @@ class Places:
             for u in uses
         )
 
+    def follows(self) -> bool:
+        """Whether what comes after the loop, sums over time too, can be worked out while the loop
+        goes on: none of it reads at other steps what this sweep makes."""
+        reads = (u for uses in self.uses.values() for u in uses if u.region in ("after", "time"))
+        return self.windows() and not any(u.shift for u in reads)
+
     def kind(self, name: str) -> str | None:
         """The kind of memory that a value needs, by where it is read."""
         region, group, _ = self.where[name]
         uses = self.uses[name]
         if not uses:
             return None
-        end = "last" if self.p.dir > 0 else "first"
+        follows = self.follows()
         if region == "loop":
-            if any(u.region not in ("loop", end) for u in uses):
-                return "BUFFER"
-            return "ROLL" if any(u.shift for u in uses) else "STEP"
+            return self.kind_in_loop(uses, follows)
         if region in ("first", "last"):
             return "STEP"
-        near = all(u.region in ("before", "loop") and not u.shift for u in uses)
-        if region == "before" and near and self.windows():
-            alone = all(u.region == region and u.group == group for u in uses)
-            return "BLOCK" if alone else "WINDOW"
         same = all(u.region == region and u.group == group and not u.shift for u in uses)
-        return "BLOCK" if same else "BUFFER"
+        if same:
+            return "BLOCK"
+        near = ("before", "loop", "after", "time") if follows else ("before", "loop")
+        together = all(u.region in near and not u.shift for u in uses)
+        goes_along = follows or (region == "before" and self.windows())
+        return "WINDOW" if together and goes_along else "BUFFER"
+
+    def kind_in_loop(self, uses: Sequence[Use], follows: bool) -> str:
+        end = "last" if self.p.dir > 0 else "first"
+        shifted = any(u.shift for u in uses)
+        regions = {u.region for u in uses}
+        if regions <= {"loop", end}:
+            return "ROLL" if shifted else "STEP"
+        if not follows or not regions <= {"loop", end, "after", "time"}:
+            return "BUFFER"
+        if end in regions and self.p.dir > 0:
+            return "BUFFER"  # sequences that end early have left the window by then
+        return "SLIDE" if shifted else "WINDOW"
 
     def own_ports(self, kinds: dict[str, str | None]) -> None:
         """What comes out of the sweep is computed where it is wanted."""
@@ -194,12 +211,13 @@ class Places:
     def stack(self, kinds: dict[str, str | None]) -> None:
         """What products read side by side lies side by side."""
         for names in self.plan.stacks:
-            series = ("BUFFER", "ROLL", "WINDOW")
+            series = ("BUFFER", "ROLL", "WINDOW", "SLIDE")
             mine = {n: k for n in names if (k := kinds.get(n)) is not None and k in series}
             if len(mine) < 2:
                 continue
             found = set(mine.values())
-            kind = "BUFFER" if len(found) > 1 else found.pop()
+            kind = "SLIDE" if found == {"WINDOW", "SLIDE"} else "BUFFER"
+            kind = found.pop() if len(found) == 1 else kind
             total = add_dims(*(width(self.dims[n]) for n in mine))
             col: Dim = 0
             self.buffers.append(Buffer(kind, total))
