@@ -114,3 +114,6 @@ ELSEWHERE = {"float64": 1e-13, "float32": 2e-6}
 # A stream computed beside other streams or with other starts: the same float32 products of a few
 # steps, whose blocking may change with the batch. Eight units of 1.2e-7.
 SAME_STREAM = 1e-6
+# The losses of a run and its twin on other code over thirty updates: each update adds the rounding
+# of its gradients, 1e-7, to the parameters of the next.
+SAME_LOSSES = 30 * 1e-6

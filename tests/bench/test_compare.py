@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from faulty import faulty
 from tolerances import MUTATION
 
 from bptt.bench import compare as module
-from bptt.bench.compare import MEMORY, Request, Row, compare
+from bptt.bench.compare import MEMORY, STEPS, Request, Row, compare
 from bptt.bench.memory import kept
-from bptt.bench.problems import How, Problem, draw
+from bptt.bench.peak import FMA, MATMUL
+from bptt.bench.problems import STEPPER, How, Problem, draw
 from bptt.bench.runner import Effort
 from bptt.bench.shapes import Shape
 from bptt.bench.sides import PEERS, Ready, Side, Unavailable, ours
 from bptt.errors import UserError
+from bptt.nn import use_backend
 
 SHAPE = Shape(2, 2, 3, 4)
 TWO = Effort(rounds=2)
@@ -170,3 +174,78 @@ def test_what_other_programs_took_stands_in_the_row(monkeypatch: pytest.MonkeyPa
     (row,) = rows(modes=["infer"], against=["eager"])
     assert row.foreign == 0.25
     assert row.disturbed
+
+
+STEP = SHAPE._replace(T=1)
+
+
+def test_steps_are_compared_with_what_can_take_them() -> None:
+    (row,) = rows(shapes=[STEP], modes=[STEPPER])
+    assert (row.mode, row.against, row.shape, row.red) == (STEPPER, "nn.LSTMCell", STEP, False)
+    assert row.judged == STEPS
+    assert row.ratio is not None
+    operations = 2 * 2 * (4 * 4) * (3 + 4)
+    assert row.work == (operations, operations)
+    found = rows(shapes=[STEP], modes=[STEPPER], cells=["peephole"], few=False)
+    assert [row.against for row in found if row.ratio] == ["nn.LSTMCell", "our lstm"]
+    (eager,) = rows(shapes=[STEP], modes=[STEPPER], against=["eager"])
+    assert eager.why == "it has no step that carries its states on"
+
+
+def test_a_stepper_is_not_for_more_steps() -> None:
+    (row,) = rows(modes=[STEPPER])
+    assert (row.why, row.red, row.ratio) == ("it runs one step", False, None)
+    assert rows(modes=[STEPPER], every=False) == []
+    found = rows(shapes=[SHAPE, STEP], modes=["infer", STEPPER], against=["nn.LSTM"], every=False)
+    assert [(row.mode, row.shape) for row in found] == [
+        ("infer", SHAPE),
+        ("infer", STEP),
+        (STEPPER, STEP),
+    ]
+
+
+def test_without_compiled_code_there_is_no_stepper() -> None:
+    with use_backend("reference"):
+        (row,) = rows(shapes=[STEP], modes=[STEPPER])
+    assert row.why.startswith("ours: a stepper is compiled code")
+    assert not row.red and row.ratio is None
+
+
+def test_a_wrong_stepper_gives_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = faulty(ours(), "last c", MUTATION)
+    monkeypatch.setattr(module, "ours", lambda **options: wrong)
+    (row,) = rows(shapes=[STEP], modes=[STEPPER])
+    assert row.red and row.why.startswith("ours: last c is off")
+
+
+def test_what_the_peaks_are_of_stands_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "probe", lambda threads: module.Peak(FMA, lambda: 1e15))
+    (row,) = rows(modes=["infer"], against=["nn.LSTM"])
+    assert row.probe == FMA
+    assert row.most is not None and row.most > 1
+
+
+PLAIN = Row(
+    "lstm", SHAPE, 1, "infer", "nn.LSTM", (0.5,) * 3, (1.0,) * 3, (4e9, 8e9, 5e9), (10**9, 10**9)
+)
+
+
+def test_the_most_is_what_the_same_work_takes_at_the_peak() -> None:
+    # Theirs does 1 GFLOP/s of 5 in the middle round; ours 2.
+    row = replace(PLAIN, probe=FMA)
+    assert row.parts == (0.4, 0.2)
+    assert row.most == 5.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probe": MATMUL},  # a layer may beat torch's own product
+        {"probe": ""},
+        {"peaks": ()},
+        {"work": (10**9, 2 * 10**9)},
+        {"peaks": (1e9, 1e9, 1e9)},  # ours above the peak: it was disturbed
+    ],
+)
+def test_where_the_peak_says_nothing_there_is_no_most(change: dict[str, object]) -> None:
+    assert replace(PLAIN, **{"probe": FMA, **change}).most is None  # type: ignore[arg-type]

@@ -7,15 +7,19 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from faulty import faulty, scaled
 from tolerances import BACKEND, MUTATION
 
 from bptt.bench.bodies import BODIES
+from bptt.bench.compare import STEPPING, STEPS
 from bptt.bench.gate import LIMIT, compared, verdict
-from bptt.bench.problems import MODES, How, draw
+from bptt.bench.problems import MODES, STEPPER, How, draw
 from bptt.bench.shapes import Shape
-from bptt.bench.sides import PEERS, Unavailable, ours
+from bptt.bench.sides import PEERS, Side, Unavailable, ours
 from bptt.bench.truth import FEWEST_STEPS, ORACLE_STEPS, _oracle, _summed, judged, truth
+from bptt.nn import LSTM
+from bptt.nn.stepper import Stepper
 
 SHAPE = Shape(5, 3, 4, 6)
 SIDES = {"ours": ours(), **PEERS}
@@ -67,6 +71,83 @@ def test_one_entry_that_is_wrong_by_a_thousandth_is_found_in_any_tensor() -> Non
     for name, _ in right:
         found = verdict(faulty(ours(), name, MUTATION), problem, How("train"), right)
         assert found.startswith(f"{name} is off by 1.0e-03"), name
+
+
+@pytest.mark.parametrize("cell", [*BODIES, "gru_cho", "layernorm_lstm"])
+@pytest.mark.parametrize("name", ["ours", *STEPPING])
+def test_steps_one_after_the_other_pass(name: str, cell: str) -> None:
+    side = SIDES[name]
+    problem = draw("lstm" if side.stock else cell, SHAPE._replace(T=STEPS))
+    assert verdict(side, problem, How(STEPPER), truth(problem, STEPPER)) == ""
+
+
+def stepping(side: Side) -> str:
+    """What the gate says of a side whose calls are steps."""
+    problem = draw("lstm", SHAPE._replace(T=STEPS))
+    return verdict(side, problem, How(STEPPER), truth(problem, STEPPER))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("output", "output"), ("last h", "last h"), ("last c", "last c")]
+)
+def test_a_step_that_is_wrong_by_a_thousandth_is_found(name: str, what: str) -> None:
+    assert stepping(faulty(ours(), name, MUTATION)).startswith(f"{what} is off by")
+
+
+def test_a_stepper_that_forgets_its_states_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(self: Stepper, x: torch.Tensor) -> torch.Tensor:
+        self.reset()
+        return step(self, x)
+
+    step = Stepper.__call__
+    monkeypatch.setattr(Stepper, "__call__", forgetful)
+    assert "is off by" in stepping(ours())
+
+
+def test_a_stepper_that_reads_its_first_input_again_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def stubborn(self: Stepper, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return step(self, seen[0])
+
+    step = Stepper.__call__
+    monkeypatch.setattr(Stepper, "__call__", stubborn)
+    assert "is off by" in stepping(ours())
+
+
+def test_a_stepper_with_other_weights_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(self: LSTM, batch: int = 1, states: object = None) -> Stepper:
+        with torch.no_grad():
+            self.weight_hh_l0.mul_(MUTATION)
+        return stepper(self, batch)
+
+    stepper = LSTM.stepper
+    monkeypatch.setattr(LSTM, "stepper", other)
+    assert "is off by" in stepping(ours())
+
+
+def test_a_cell_that_does_not_carry_its_states_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(self: torch.nn.LSTMCell, x: torch.Tensor, hx: object = None) -> object:
+        return forward(self, x)
+
+    forward = torch.nn.LSTMCell.forward
+    monkeypatch.setattr(torch.nn.LSTMCell, "forward", alone)
+    assert "is off by" in stepping(PEERS["nn.LSTMCell"])
+
+
+def test_each_call_is_one_step_and_goes_on_from_the_one_before() -> None:
+    problem = draw("lstm", SHAPE._replace(T=STEPS))
+    for name in ("ours", "nn.LSTMCell"):
+        ready = SIDES[name].prepare(problem, How(STEPPER))
+        assert ready.calls == STEPS
+        each = [dict(ready.pairs(ready.call()))["output"] for _ in range(2 * STEPS)]
+        assert {array.shape for array in each} == {(1, SHAPE.B, SHAPE.H)}
+        for k in range(STEPS):  # the same input, and other states
+            assert np.abs(each[k] - each[k + STEPS]).max() > LIMIT
+    assert problem.flops(STEPPER) * STEPS == problem.flops("infer")
 
 
 def test_no_number_is_no_result() -> None:

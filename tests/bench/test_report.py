@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from bptt.bench.compare import MEMORY, Row
+from bptt.bench.peak import FMA
+from bptt.bench.problems import TEXT
 from bptt.bench.report import WIDTH, document, must_lines, notes, table
 from bptt.bench.shapes import GRID, PRACTICE, Shape
 
@@ -95,6 +97,45 @@ def test_musts_are_met_or_missed_in_the_same_words() -> None:
     ]
 
 
+def missed(peak: float, ratio: float) -> str:
+    """The line of a must of 2 where theirs does 1 GFLOP/s."""
+    times = {"ours": (1.0 / ratio,), "theirs": (1.0,), "work": (10**9, 10**9)}
+    (line,) = must_lines(
+        [Row("lstm", SHAPE, 1, "infer", "nn.LSTM", **times, peaks=(peak,), probe=FMA)]
+    )
+    return line
+
+
+def test_beside_a_missed_must_stands_what_the_peak_allows() -> None:
+    what = "lstm 100x1x64x64 infer, 1 thread, against nn.LSTM"
+    assert missed(3e9, 1.5) == (
+        f"missed  1.50, must 2.00, aim 4.00 (at most 3.00 at the peak): {what}"
+    )
+    assert missed(1.6e9, 1.5) == (
+        f"missed  1.50, must 2.00, aim 4.00 (out of reach: at most 1.60 at the peak): {what}"
+    )
+    assert missed(4e9, 2.5) == f"met     2.50, must 2.00, aim 4.00: {what}"
+    assert missed(1.2e9, 1.5) == f"missed  1.50, must 2.00, aim 4.00: {what}", "a disturbed peak"
+
+
+TRAINED = Row("lstm", Shape(64, 64, 64, 256), 1, TEXT, "nn.LSTM", (0.04,) * 2, (0.05,) * 2)
+
+
+def test_updates_are_shown_in_characters_a_second() -> None:
+    heading, names, ours, theirs = shown(TRAINED)
+    assert heading.strip() == "lstm 64x64x64x256 text, 1 thread"
+    assert names.split() == ["side", "faster", "n", "an", "update", "chars/s"]
+    assert ours.split() == ["ours", "40.00", "ms", "102,400"]
+    assert theirs.split() == ["nn.LSTM", "1.25", "[1.25-1.25]", "2", "50.00", "ms", "81,920"]
+    assert must_lines([TRAINED]) == [
+        "met     1.25, must 1.10: lstm 64x64x64x256 text, 1 thread, against nn.LSTM"
+    ]
+    found = json.loads(json.dumps(document({}, {}, [TRAINED]), allow_nan=False))
+    assert found["rows"][0]["unit"] == "seconds"
+    assert found["musts"][0]["aim"] is None
+    assert max(map(len, shown(TRAINED))) <= WIDTH
+
+
 def test_what_other_programs_disturbed_is_said_wherever_it_counts() -> None:
     loud, quiet = replace(WON, foreign=0.48), replace(WON, foreign=0.1)
     assert notes([loud]) == [
@@ -111,11 +152,13 @@ def test_a_side_above_the_peak_gives_the_peak_away() -> None:
 
 
 def test_json_has_every_round_and_where_it_was_taken() -> None:
-    found = json.loads(json.dumps(document({"cpu": "any"}, {"rounds": 2}, [WON, RED, KEPT])))
+    slow = replace(WON, theirs=(0.5, 0.25), work=(10**9, 10**9))
+    rows = [replace(WON, probe=FMA), RED, KEPT, replace(slow, probe=FMA)]
+    found = json.loads(json.dumps(document({"cpu": "any"}, {"rounds": 2}, rows)))
     assert (found["format"], found["version"]) == ("bptt bench", 1)
     assert found["machine"] == {"cpu": "any"}
     assert found["settings"] == {"rounds": 2}
-    won, red, kept = found["rows"]
+    won, red, kept, _ = found["rows"]
     assert won == {
         "cell": "lstm",
         "shape": {"T": 100, "B": 1, "I": 64, "H": 64, "name": "100x1x64x64"},
@@ -126,6 +169,7 @@ def test_json_has_every_round_and_where_it_was_taken() -> None:
         "ours": [0.5, 0.25],
         "theirs": [1.0, 1.0],
         "peaks": [8e9, 16e9],
+        "peak_of": "fma",
         "flops": [10**9, 2 * 10**9],
         "ratio": {"median": 3.0, "low": 2.5, "high": 3.5, "n": 2},
         "gate": "passed",
@@ -136,9 +180,11 @@ def test_json_has_every_round_and_where_it_was_taken() -> None:
     }
     assert (red["gate"], red["ratio"], red["ours"], red["why"]) == ("red", None, [], "d_x is off")
     assert (kept["unit"], kept["ours"], kept["theirs"]) == ("bytes", [2**19], [3 * 2**19])
-    assert [(must["mode"], must["factor"], must["met"]) for must in found["musts"]] == [
-        ("train", 1.5, True),
-        ("memory", 2.5, True),
+    keys = ("mode", "factor", "met", "most")
+    assert [tuple(must[key] for key in keys) for must in found["musts"]] == [
+        ("train", 1.5, True, None),  # other work
+        ("memory", 2.5, True, None),
+        ("train", 1.5, False, 4.0),
     ]
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bptt.bench.runner import AT_LEAST, FEWEST_ROUNDS, WARM_UP, Effort, Round, measure, spread
+from bptt.bench.runner import (
+    AT_LEAST,
+    FEWEST_ROUNDS,
+    WARM_UP,
+    Effort,
+    Round,
+    measure,
+    rounds,
+    spread,
+)
 
 
 @dataclass
@@ -67,6 +76,14 @@ def test_rounds_begin_until_the_time_is_spent() -> None:
     assert len(measure([time.takes("A", 9.0)], Effort(seconds=7.5), time.peak, time.read)) == (
         FEWEST_ROUNDS
     )
+
+
+def test_rounds_of_given_lengths_are_not_warmed_up() -> None:
+    time = Time()
+    calls = [time.takes("A", 0.5), time.takes("B", 0.25)]
+    found = rounds(calls, [2, 3], Effort(rounds=2), time.peak, time.read)
+    assert "".join(time.calls).split("peak") == ["AABBB", "BBBAA", ""]
+    assert found == [Round((0.5, 0.25), 8e9)] * 2
 
 
 def test_a_spread_is_the_median_and_the_quartiles() -> None:

@@ -6,19 +6,25 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from faulty import faulty
 from tolerances import MUTATION
 
-from bptt.bench import compare
+from bptt.bench import compare, text
 from bptt.bench.compare import MEMORY
 from bptt.bench.machine import cores
 from bptt.bench.musts import LIKE_LSTM
+from bptt.bench.problems import STEPPER
 from bptt.bench.shapes import GRID, QUICK, Shape
 from bptt.bench.sides import PEERS
 from bptt.cli.bench import SIDES, bench
-from bptt.errors import BpttError, UserError
+from bptt.errors import BpttError
+from bptt.nn import LSTM
+from bptt.tasks import config, twin
+from bptt.tasks.config import Config
 
+RHYME = "Peter Piper picked a peck of pickled pepper.\n" * 40
 TINY = ("--shape", "2x2x3x4", "--rounds", "2", "--mode", "train", "--against", "nn.LSTM")
 
 
@@ -86,9 +92,9 @@ def test_full_is_the_grid(asked: list[compare.Request]) -> None:
     (request,) = asked
     assert request.shapes == GRID
     assert request.cells == ("lstm", *LIKE_LSTM)
-    assert request.modes == ("infer", "train", MEMORY)
+    assert request.modes == ("infer", "train", STEPPER, MEMORY)
     assert request.threads == (1, 2)[: cores()]
-    assert not request.few
+    assert not request.few and not request.every
 
 
 def test_what_is_asked_for_is_measured(asked: list[compare.Request]) -> None:
@@ -99,7 +105,11 @@ def test_what_is_asked_for_is_measured(asked: list[compare.Request]) -> None:
     assert (request.cells, request.modes) == (("gru_cho",), ("infer",))
     assert request.against == ("our lstm",)
     assert request.effort == (None, 0.5)
-    assert dict(request.options) == {"keep": "states", "backend": None}
+    assert dict(request.options) == {"keep": "states"}
+    assert request.every
+    run("--mode", "stepper", "--mode", "infer", "--memory")
+    assert asked[1].modes == ("stepper", "infer", MEMORY)
+    assert not asked[1].every
 
 
 def test_what_was_measured_before_ctrl_c_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +135,15 @@ def test_what_was_measured_before_ctrl_c_is_shown(monkeypatch: pytest.MonkeyPatc
         (("--threads", "1,9999"), "9999 threads cannot be measured"),
         (("--shape", "1x2"), "`1x2` is no shape"),
         (("--cell", "lstmm"), "lstmm"),
+        (("--backend", "gpu"), "no backend `gpu`"),
+        (("--text", "missing.txt"), "cannot read missing.txt"),
+        (("--text", "rhyme.txt", "--cell", "lstmm"), "lstmm"),
+        (("--text", "rhyme.txt", "--cell", "ode_lstm"), "input dt"),
+        (("--text", "rhyme.txt", "--shape", "step"), "--text and --shape exclude each other"),
+        (("--text", "rhyme.txt", "--mode", "train"), "--text and --mode exclude each other"),
+        (("--text", "rhyme.txt", "--against", "jax"), "--text and --against exclude each other"),
+        (("--text", "rhyme.txt", "--keep", "all"), "--text and --keep exclude each other"),
+        (("--text", "rhyme.txt", "--full"), "--text and --full exclude each other"),
         (("--json", "no/where.json"), "there is no folder no"),
         (("--json", "."), "it is a folder"),
     ],
@@ -133,10 +152,78 @@ def test_mistakes_are_answered_before_anything_runs(
     options: tuple[str, ...], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare, "probe", lambda threads: pytest.fail("it runs"))
-    with pytest.raises(UserError) as caught:
+    monkeypatch.setattr(text, "race", lambda *options: pytest.fail("it runs"))
+    Path("rhyme.txt").write_text(RHYME)
+    with pytest.raises(BpttError) as caught:
         run(*options)
     assert what in caught.value.what
-    assert list(Path().iterdir()) == []
+    assert [path.name for path in Path().iterdir()] == ["rhyme.txt"]
+
+
+def test_the_backend_is_the_one_that_is_asked_for() -> None:
+    result = run(*TINY, "--backend", "reference", "--json", "numbers.json")
+    assert "backend reference" in result.output
+    assert json.loads(Path("numbers.json").read_text())["settings"]["backend"] == "reference"
+    assert LSTM(2, 3).backend == "cpu"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Runs of a recipe that takes milliseconds, on a short text."""
+    found = Config(hidden=12, embedding=6, batch=5, window=9, learning_rate=0.05)
+    monkeypatch.setattr(config, "Config", lambda: found)
+    monkeypatch.setattr(text, "TURN", 0.01)
+    Path("rhyme.txt").write_text(RHYME)
+    return found
+
+
+def test_training_is_compared_with_its_twin(small: Config) -> None:
+    result = run("--text", "rhyme.txt", "--rounds", "2", "--json", "numbers.json")
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert "rhyme: 1,800 characters; batch 5, window 9, 1 layer of 12" in lines[1]
+    assert "lstm 9x5x6x12 text, 1 thread" in result.output
+    assert "chars/s" in result.output
+    assert "must 1.10: lstm 9x5x6x12 text" in result.output
+    found = json.loads(Path("numbers.json").read_text())
+    (row,) = found["rows"]
+    assert (row["against"], row["gate"], row["backend"]) == ("nn.LSTM", "passed", "cpu")
+    assert len(row["ours"]) == 2
+    assert found["settings"]["text"]["characters"] == 1800
+    assert found["settings"]["config"]["hidden"] == small.hidden
+
+
+@pytest.mark.usefixtures("small")
+def test_cells_train_beside_our_stock_cell() -> None:
+    Path("mine.cell").write_text("h[t] = tanh(W @ x[t] + U @ h[t-1] + b)\n")
+    cells = ("--cell", "peephole", "--cell", "mine.cell")
+    result = run("--text", "rhyme.txt", "--rounds", "1", *cells)
+    assert result.exit_code == 0
+    for cell in ("peephole", "mine"):
+        what = f"{cell} 9x5x6x12 text, 1 thread"
+        assert f"must 0.91, aim 0.97: {what}, against our lstm" in result.output
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("cell", "row"), [("lstm", "nn.LSTM: the loss"), ("peephole", "our lstm: the loss")]
+)
+def test_a_twin_with_other_weights_is_refused(
+    cell: str, row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(self: torch.nn.Module, *options: object) -> None:
+        initial(self, *options)
+        with torch.no_grad():
+            next(self.parameters()).mul_(1.1)
+
+    initial = twin.StockLayers.__init__
+    monkeypatch.setattr(twin.StockLayers, "__init__", other)
+    options = ("--rounds", "1", "--json", "numbers.json", "--cell", cell)
+    result = run("--text", "rhyme.txt", *options)
+    assert result.exit_code == 1
+    assert f"RED  {cell} 9x5x6x12 text, 1 thread, {row} of update 1 is" in result.output
+    assert "on nn.LSTM" in result.output
+    assert json.loads(Path("numbers.json").read_text())["rows"][0]["ours"] == []
 
 
 def test_every_side_can_be_asked_for() -> None:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from statistics import median
 from typing import Any
 
 from bptt.bench import gate, memory
 from bptt.bench.machine import Watch
-from bptt.bench.peak import Peak, probe
-from bptt.bench.problems import MODES, How, Problem, draw, single_layer
+from bptt.bench.peak import FMA, Peak, probe
+from bptt.bench.problems import MODES, STEPPER, How, Problem, draw, single_layer
 from bptt.bench.runner import Effort, Spread, measure, spread
 from bptt.bench.shapes import QUICK, Shape
 from bptt.bench.sides import PEERS, STOCK, Ready, Side, Unavailable, our_lstm, ours
@@ -19,10 +20,14 @@ from bptt.bench.truth import judged, truth
 
 MEMORY = "memory"
 OURS = "ours"
+STEPS = 3
+"""Steps one after the other that the gate looks at where each call is one."""
 FEW = ("nn.LSTM", "nn.LSTMCell", "eager", "our lstm")
 """The sides of a quick look."""
 SEEN = ("nn.LSTM", "nn.LSTMCell", "eager", "our lstm")
 """The sides of which the memory kept for backward can be seen."""
+STEPPING = ("nn.LSTMCell", "our lstm")
+"""The sides that take one step and carry their states on to the next."""
 
 MOST_FOREIGN = 0.1
 """The part of the machine that other programs may take before a row is called disturbed."""
@@ -30,14 +35,18 @@ MOST_FOREIGN = 0.1
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure. `against`: these sides, or (empty) all that fit, or `few` of them."""
+    """What to measure. `against`: these sides, or (empty) all that fit, or `few` of them.
+
+    `every`: also what a mode cannot do at a shape, with the reason; else that is left out.
+    """
 
     shapes: Sequence[Shape] = QUICK
     cells: Sequence[str] = (STOCK,)
-    modes: Sequence[str] = MODES  # of infer, train, memory
+    modes: Sequence[str] = MODES  # of infer, train, stepper, memory
     threads: Sequence[int] = (1,)
     against: Sequence[str] = ()
     few: bool = True
+    every: bool = True
     effort: Effort = field(default_factory=Effort)
     options: Mapping[str, str | None] = field(default_factory=dict[str, "str | None"])  # ours
 
@@ -48,7 +57,8 @@ class Row:
 
     `why`: for what reason there are none. `red`: because results are wrong. `work`: the
     floating-point operations of a call. `judged`: the steps that the gate looked at. `foreign`:
-    the part of the machine that other programs took meanwhile, if that is known.
+    the part of the machine that other programs took meanwhile, if that is known. `probe`: what
+    the peaks are of, as `Peak.kind` says.
     """
 
     cell: str
@@ -63,6 +73,7 @@ class Row:
     judged: int = 0
     backend: str = ""
     foreign: float | None = None
+    probe: str = ""
     why: str = ""
     red: bool = False
 
@@ -71,6 +82,31 @@ class Row:
         """Theirs / ours: above 1 ours is faster, or keeps less."""
         each = [b / a for a, b in zip(self.ours, self.theirs, strict=True)]
         return spread(each) if each else None
+
+    @property
+    def parts(self) -> tuple[float, float] | None:
+        """The speeds of ours and theirs as parts of the peak of the same round, the middle ones;
+        None where no peak was measured. No side can be above 1: then the peak was disturbed."""
+        if not self.peaks:
+            return None
+        each = zip((self.ours, self.theirs), self.work, strict=True)
+        ours, theirs = (
+            median(work / s / peak for s, peak in zip(seconds, self.peaks, strict=True))
+            for seconds, work in each
+        )
+        return ours, theirs
+
+    @property
+    def most(self) -> float | None:
+        """The ratio of a side that does the same work and nothing else, at the peak.
+
+        None where it is not known: where the peak is not that of multiply-adds, or was disturbed,
+        or where the sides do not do the same work.
+        """
+        parts = self.parts
+        if parts is None or self.probe != FMA or self.work[0] != self.work[1] or max(parts) > 1:
+            return None
+        return 1 / parts[1]
 
     @property
     def disturbed(self) -> bool:
@@ -94,13 +130,15 @@ def compare(
 def _groups(request: Request, say: Callable[[str], None]) -> Iterator[list[Row]]:
     problems = lru_cache(maxsize=4)(draw)
     for threads in request.threads:
-        with _threads(threads):
+        with on_threads(threads):
             peak = probe(threads)
             for shape in request.shapes:
                 for cell in request.cells:
                     for mode in request.modes:
                         if mode == MEMORY and threads != request.threads[0]:
                             continue  # the number of threads changes nothing in it
+                        if mode == STEPPER and shape.T > 1 and not request.every:
+                            continue
                         say(f"{cell}, {shape.name}, {mode}, {counted(threads)}")
                         group = _Group(request, cell, shape, threads, mode, problems, peak)
                         yield list(group.rows())
@@ -112,7 +150,7 @@ def counted(threads: int) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def on_threads(count: int) -> Iterator[None]:
     """torch on so many threads."""
     import torch
 
@@ -137,22 +175,26 @@ class _Group:
     peak: Peak
 
     def rows(self) -> Iterator[Row]:
+        if self.mode == STEPPER and self.shape.T > 1:
+            for name in self._peers():
+                yield self._row(name, why="it runs one step")
+            return
         sides = {OURS: ours(**self.request.options)} | self._peers()
         right = cache(lambda cell: truth(self._judged(cell), self._how.mode))
         why: dict[str, str] = {}
         red: set[str] = set()
         for name, side in sides.items():
             try:
-                why[name] = side.unfit(self.cell, self.shape.T) or self._unseen(name)
+                why[name] = self._unfit(name, side)
                 if not why[name]:
                     cell = self._cell(side)
                     why[name] = gate.verdict(side, self._judged(cell), self._how, right(cell))
                     red |= {name} if why[name] else set()
             except Unavailable as reason:
                 why[name] = str(reason)
-        if OURS in red:
+        if why[OURS]:
             for name in list(sides)[1:]:
-                yield self._row(name, why=f"ours: {why[OURS]}", red=True)
+                yield self._row(name, why=f"ours: {why[OURS]}", red=OURS in red)
             return
         well = {name: sides[name] for name in sides if not why[name]}
         numbers = self._measured(well) if len(well) > 1 else {}
@@ -166,7 +208,7 @@ class _Group:
             names = [
                 name
                 for name, side in PEERS.items()
-                if not (side.asked or side.unfit(self.cell, self.shape.T) or self._unseen(name))
+                if not (side.asked or self._unfit(name, side))
                 and not (self.request.few and name not in FEW)
                 and not (name == "our lstm" and self.cell == STOCK)
             ]
@@ -175,10 +217,18 @@ class _Group:
             peers["our lstm"] = our_lstm(**self.request.options)
         return peers
 
-    def _unseen(self, name: str) -> str:
-        if self.mode != MEMORY or name in (OURS, *SEEN):
-            return ""
-        return "what it keeps cannot be seen from outside"
+    def _unfit(self, name: str, side: Side) -> str:
+        """Why a side cannot be compared here; empty if it can."""
+        if self.mode == MEMORY and name not in (OURS, *SEEN):
+            return "what it keeps cannot be seen from outside"
+        if self.mode == STEPPER and name not in (OURS, *STEPPING):
+            return "it has no step that carries its states on"
+        return side.unfit(self.cell, 1 if self.mode == STEPPER else self.shape.T)
+
+    @property
+    def _series(self) -> Shape:
+        """The sizes of what is computed: of steps one after the other, some more than one."""
+        return self.shape._replace(T=STEPS) if self.mode == STEPPER else self.shape
 
     @property
     def _how(self) -> How:
@@ -188,10 +238,10 @@ class _Group:
         return STOCK if side.stock else self.cell
 
     def _problem(self, side: Side) -> Problem:
-        return self.problems(self._cell(side), self.shape)
+        return self.problems(self._cell(side), self._series)
 
     def _judged(self, cell: str) -> Problem:
-        return judged(self.problems(cell, self.shape))
+        return judged(self.problems(cell, self._series))
 
     def _measured(self, sides: Mapping[str, Side]) -> dict[str, dict[str, Any]]:
         """The numbers of each side's row."""
@@ -209,7 +259,7 @@ class _Group:
         )
         times = {name: tuple(r.seconds[k] for r in rounds) for k, name in enumerate(sides)}
         shared |= {"ours": times[OURS], "peaks": tuple(r.peak for r in rounds)}
-        shared |= {"foreign": watch.foreign()}
+        shared |= {"foreign": watch.foreign(), "probe": self.peak.kind}
         return {
             name: shared | {"theirs": times[name], "work": (work[OURS], work[name])}
             for name in sides
@@ -217,5 +267,5 @@ class _Group:
 
     def _row(self, name: str, **numbers: Any) -> Row:
         steps = self._judged(self.cell).shape.T
-        at = (self.problems(self.cell, self.shape).name, self.shape, self.threads, self.mode)
+        at = (self.problems(self.cell, self._series).name, self.shape, self.threads, self.mode)
         return Row(*at, name, judged=steps, **numbers)

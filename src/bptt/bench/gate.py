@@ -7,7 +7,7 @@ from math import inf, isfinite
 import numpy as np
 
 from bptt.bench.problems import Array, How, Pairs, Problem
-from bptt.bench.sides import Side
+from bptt.bench.sides import Ready, Side
 
 LIMIT = 1e-4
 """The largest error that passes, as a part of the tensor's largest entry. Float32 shows 1e-6 or
@@ -23,8 +23,15 @@ def verdict(side: Side, problem: Problem, how: How, truth: Pairs) -> str:
 
     `truth` is of the same Problem and mode: every tensor of it must be there, and no other.
     """
-    ready = side.prepare(problem, how)
-    return compared(ready.pairs(ready.call()), truth)
+    return compared(_results(side.prepare(problem, how)), truth)
+
+
+def _results(ready: Ready) -> Pairs:
+    """What a side gives in as many calls as its results take: all outputs, the last of all else."""
+    each = [ready.pairs(ready.call()) for _ in range(ready.calls)]
+    outputs = [array for found in each for name, array in found if name == "output"]
+    rest = [(name, array) for name, array in each[-1] if name != "output"]
+    return [("output", np.concatenate(outputs)), *rest] if outputs else rest
 
 
 def compared(found: Pairs, truth: Pairs) -> str:

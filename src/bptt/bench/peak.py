@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bptt.bench.runner import AT_LEAST, Clock
 from bptt.errors import BpttError
 
+FMA, MATMUL = "fma", "matmul"
 _CHAINS = 12  # that wait for nobody: more than latency times units of any core
 _FEWEST_STEPS = 100_000  # of each, doubled until a probe lasts as long as a measurement
 _SOURCE = f"""
@@ -33,7 +34,7 @@ _MATRIX = 768  # its three matrices fit a second-level cache, and a product take
 
 
 class Peak(NamedTuple):
-    """`measure` gives FLOP/s. `kind`: "fma", chains of multiply-adds, or "matmul", torch's own."""
+    """`measure` gives FLOP/s. `kind`: FMA, chains of multiply-adds, or MATMUL, torch's own."""
 
     kind: str
     measure: Callable[[], float]
@@ -47,7 +48,7 @@ def probe(threads: int) -> Peak:
 
         library = load(_SOURCE)
     except BpttError:
-        return Peak("matmul", _matmul())
+        return Peak(MATMUL, _matmul())
     kernel = library.bptt_peak
     kernel.restype = ctypes.c_long
     kernel.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float, ctypes.c_void_p]
@@ -66,7 +67,7 @@ def probe(threads: int) -> Peak:
         done = one(steps) + sum(other.result() for other in others)
         return done / (time.perf_counter() - start)
 
-    return Peak("fma", measure)
+    return Peak(FMA, measure)
 
 
 def enough(one: Callable[[int], int], clock: Clock) -> int:

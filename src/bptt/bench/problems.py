@@ -16,11 +16,14 @@ Array = Any
 Raw = list[Any]  # what a side gives: the output, the states after the last step, the gradients
 Pairs = list[tuple[str, Array]]
 MODES = ("infer", "train")
+STEPPER = "stepper"  # the next step in each call: the states are carried on
+TEXT = "text"  # whole updates of a language model
 TAIL = "_l0"  # behind a parameter's name in a layer
 
 
 class How(NamedTuple):
-    """How a Problem is computed: `infer` is the forward pass, `train` the backward pass too."""
+    """How a Problem is computed: `infer` is the forward pass, `train` the backward pass too, and
+    `stepper` the forward pass one step after the other."""
 
     mode: str
     threads: int = 1
@@ -55,13 +58,14 @@ class Problem:
         return replace(self, shape=shape, x=self.x[:steps], d_output=self.d_output[:steps])
 
     def flops(self, mode: str) -> int:
-        """Floating-point operations: each matrix once a step and sequence, training three times.
+        """Floating-point operations of a call: each matrix once a step and sequence, training three
+        times, and `stepper` one step.
 
         For an LSTM that is 2*T*B*4H*(I + H). Elementwise work is not counted.
         """
         matrices = sum(w.size for w in self.weights.values() if w.ndim == 2)
-        forward = 2 * self.shape.T * self.shape.B * matrices
-        return forward if mode == "infer" else 3 * forward
+        step = 2 * self.shape.B * matrices
+        return step if mode == STEPPER else step * self.shape.T * (1 if mode == "infer" else 3)
 
 
 def draw(cell: str, shape: Shape, seed: int = 0) -> Problem:

@@ -7,7 +7,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bptt.bench.compare import MEMORY, OURS, Row, counted
-from bptt.bench.musts import verdicts
+from bptt.bench.musts import Must, Verdict, verdicts
+from bptt.bench.problems import TEXT
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,9 +19,15 @@ LEGEND = (
     "of peak: FLOP/s beside the fastest that was measured in the same rounds."
 )
 
+TEXT_LEGEND = (
+    "faster: characters a second of ours / those of that side in the same round, the median "
+    "[quartiles] of n rounds; above 1 ours is faster. An update reads batch x window characters."
+)
+
 WIDTH = 72
 """Columns that a table needs: on less, rich would leave some out."""
 COLUMNS = {"side": 12, "faster": 18, "n": 4, "a call": 10, "GFLOP/s": 7, "of peak": 7}
+TEXT_COLUMNS = {"side": 12, "faster": 18, "n": 4, "an update": 10, "chars/s": 9, "": 5}
 
 
 def table(group: Sequence[Row]) -> Table:
@@ -28,7 +35,7 @@ def table(group: Sequence[Row]) -> Table:
     from rich.table import Table
 
     found = Table(box=None, pad_edge=False, title=_what(group[0]), title_justify="left")
-    for name, width in COLUMNS.items():
+    for name, width in (TEXT_COLUMNS if group[0].mode == TEXT else COLUMNS).items():
         left = name in ("side", "faster")
         found.add_column(
             name, justify="left" if left else "right", min_width=width, overflow="fold"
@@ -46,17 +53,12 @@ def _lines(group: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     """The cells of a group's lines: ours, then the others."""
     first = next((row for row in group if row.ours), None)
     if first is not None:
-        yield (OURS, "", "", *_speed(first, first.ours, first.work[0]))
+        yield (OURS, "", "", *_speed(first, 0))
     for row in group:
         if row.ratio is None:
             yield (row.against, "RED" if row.red else "not measured", "", "", "", "")
         else:
-            yield (
-                row.against,
-                _shown(row),
-                str(row.ratio.n),
-                *_speed(row, row.theirs, row.work[1]),
-            )
+            yield (row.against, _shown(row), str(row.ratio.n), *_speed(row, 1))
 
 
 def _shown(row: Row) -> str:
@@ -65,18 +67,20 @@ def _shown(row: Row) -> str:
     return f"{middle:.2f}" if n == 1 else f"{middle:.2f} [{low:.2f}-{high:.2f}]"
 
 
-def _speed(row: Row, amounts: Sequence[float], work: int) -> tuple[str, str, str]:
-    """Time or memory of a call, GFLOP/s, part of the peak."""
+def _speed(row: Row, who: int) -> tuple[str, str, str]:
+    """Time or memory of a call, GFLOP/s, part of the peak: of ours (0) or theirs (1).
+
+    Of an update the time, and characters a second.
+    """
+    amounts, work = (row.ours, row.theirs)[who], row.work[who]
     if row.mode == MEMORY:
         return _size(median(amounts)), "", ""
+    if row.mode == TEXT:
+        seconds = median(amounts)
+        return _time(seconds), f"{row.shape.T * row.shape.B / seconds:,.0f}", ""
     rates = [work / seconds for seconds in amounts]
-    part = _part(amounts, row.peaks, work)
-    return _time(median(amounts)), f"{median(rates) / 1e9:.1f}", f"{100 * part:.0f} %"
-
-
-def _part(seconds: Sequence[float], peaks: Sequence[float], work: int) -> float:
-    """The speed as a part of the peak of the same round, the middle one."""
-    return median(work / s / peak for s, peak in zip(seconds, peaks, strict=True))
+    part = f"{100 * row.parts[who]:.0f} %" if row.parts else ""
+    return _time(median(amounts)), f"{median(rates) / 1e9:.1f}", part
 
 
 def _size(amount: float) -> str:
@@ -90,12 +94,25 @@ def _time(seconds: float) -> str:
 def must_lines(rows: Sequence[Row]) -> list[str]:
     """A line for every must that a row speaks to: met or missed, both alike."""
     return [
-        f"{'met   ' if met else 'missed'}  {row.ratio.median:.2f}, must {must.factor:.2f}, "
-        f"aim {must.aim:.2f}: {_what(row)}, against {row.against}"
-        f"{' (disturbed)' if row.disturbed else ''}"
-        for must, row, met in verdicts(rows)
-        if row.ratio is not None
+        f"{'met   ' if found.met else 'missed'}  {row.ratio.median:.2f}, "
+        f"must {found.must.factor:.2f}{_aim(found.must)}{_roof(found)}: "
+        f"{_what(row)}, against {row.against}{' (disturbed)' if row.disturbed else ''}"
+        for found in verdicts(rows)
+        if (row := found.row).ratio is not None
     ]
+
+
+def _aim(must: Must) -> str:
+    return "" if must.aim is None else f", aim {must.aim:.2f}"
+
+
+def _roof(found: Verdict) -> str:
+    """What the peak allows, behind a must that is missed."""
+    most = found.row.most
+    if found.met or most is None:
+        return ""
+    reach = "out of reach: " if most < found.must.factor else ""
+    return f" ({reach}at most {most:.2f} at the peak)"
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -114,15 +131,9 @@ def notes(rows: Sequence[Row]) -> list[str]:
         if row.disturbed:
             share = f"{100 * (row.foreign or 0.0):.0f} %"
             found[f"DISTURBED  {_what(row)}: other programs took {share} of the machine"] = None
-        if row.ours and row.peaks and _above(row):
+        if row.parts and max(row.parts) > 1:
             found[f"the peak was disturbed, do not read it: {_what(row)}"] = None
     return list(found)
-
-
-def _above(row: Row) -> bool:
-    """Whether a side was faster than what was taken for the peak, which no side can be."""
-    sides = zip((row.ours, row.theirs), row.work, strict=True)
-    return any(_part(times, row.peaks, work) > 1 for times, work in sides)
 
 
 def document(
@@ -145,6 +156,7 @@ def document(
                 "factor": must.factor,
                 "aim": must.aim,
                 "met": met,
+                "most": row.most,
             }
             for must, row, met in verdicts(rows)
         ],
@@ -163,6 +175,7 @@ def _record(row: Row) -> dict[str, Any]:
         "ours": list(row.ours),
         "theirs": list(row.theirs),
         "peaks": list(row.peaks),
+        "peak_of": row.probe,
         "flops": list(row.work),
         "ratio": ratio and ratio._asdict(),
         "gate": "red" if row.red else "passed" if row.ours else "not asked",

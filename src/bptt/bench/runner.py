@@ -60,16 +60,27 @@ def measure(
     leaves behind for the next (a cache, a hot core) does not always help the same one.
     """
     repeats = [_repeats(call, clock) for call in calls]
+    return rounds(calls, repeats, effort, peak, clock)
+
+
+def rounds(
+    calls: Sequence[Call],
+    repeats: Sequence[int],
+    effort: Effort,
+    peak: Callable[[], float],
+    clock: Clock = time.perf_counter,
+) -> list[Round]:
+    """The same with so many calls of each in a measurement, warm already."""
     order = list(range(len(calls)))
-    rounds: list[Round] = []
+    found: list[Round] = []
     begun = clock()
-    while not effort.enough(len(rounds), clock() - begun):
+    while not effort.enough(len(found), clock() - begun):
         seconds = [0.0] * len(calls)
         for k in order:
             seconds[k] = _timed(calls[k], repeats[k], clock) / repeats[k]
-        rounds.append(Round(tuple(seconds), peak()))
+        found.append(Round(tuple(seconds), peak()))
         order.reverse()
-    return rounds
+    return found
 
 
 def _repeats(call: Call, clock: Clock) -> int:

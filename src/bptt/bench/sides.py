@@ -6,14 +6,26 @@ What is timed and what the gate looks at is one and the same call.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from bptt.bench.bodies import BODIES, torch_loop
-from bptt.bench.problems import TAIL, How, Pairs, Problem, Raw, load_weights, made, single_layer
+from bptt.bench.problems import (
+    STEPPER,
+    TAIL,
+    How,
+    Pairs,
+    Problem,
+    Raw,
+    load_weights,
+    made,
+    single_layer,
+)
+from bptt.errors import UserError
 
 STOCK = "lstm"  # the cell of nn.LSTM
 
@@ -26,6 +38,7 @@ class Unavailable(Exception):
 class Ready:
     """A side made ready. `call` computes, `pairs` gives the parts of its result their names.
 
+    `calls`: so many in a row give what the gate looks at; `pairs` is asked after each of them.
     `forward` and `weights` are there for sides of which the memory kept for backward can be seen.
     """
 
@@ -34,6 +47,7 @@ class Ready:
     forward: Callable[[], Raw] | None = None
     weights: tuple[Any, ...] = ()
     backend: str = ""  # what runs our layer
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,8 +82,12 @@ def ours(**options: str | None) -> Side:
         if problem.cell == STOCK:
             from bptt.nn import LSTM
 
-            return _like_lstm(made(LSTM, *problem.shape[2:], **options), problem, how)
-        return _recurrent(single_layer(problem.cell, problem.shape, **options), problem, how)
+            layer = _load_stacked(made(LSTM, *problem.shape[2:], **options), problem, how)
+            whole = _like_lstm
+        else:
+            layer = _load(single_layer(problem.cell, problem.shape, **options), problem, how)
+            whole = _recurrent
+        return (_our_steps if how.mode == STEPPER else whole)(layer, problem, how)
 
     return Side(prepare)
 
@@ -83,13 +101,15 @@ def nn_lstm(problem: Problem, how: How) -> Ready:
     """torch's own layer of the stock cell."""
     from torch import nn
 
-    return _like_lstm(nn.LSTM(*problem.shape[2:]), problem, how)
+    return _like_lstm(_load_stacked(nn.LSTM(*problem.shape[2:]), problem, how), problem, how)
 
 
 def _nn_cell(problem: Problem, how: How) -> Ready:
     from torch import nn
 
     module = _load_stacked(nn.LSTMCell(*problem.shape[2:]), problem, how)
+    if how.mode == STEPPER:
+        return _cell_steps(module, problem, how)
     x = _tensor(problem.x[0], how)
 
     def forward() -> Raw:
@@ -100,7 +120,6 @@ def _nn_cell(problem: Problem, how: How) -> Ready:
 
 
 def _like_lstm(module: Any, problem: Problem, how: How) -> Ready:
-    module = _load_stacked(module, problem, how)
     x = _tensor(problem.x, how)
 
     def forward() -> Raw:
@@ -111,10 +130,6 @@ def _like_lstm(module: Any, problem: Problem, how: How) -> Ready:
 
 
 def _recurrent(module: Any, problem: Problem, how: How) -> Ready:
-    import torch
-
-    module = module.to(getattr(torch, how.dtype))
-    load_weights(module, problem.weights)
     x = _tensor(problem.x, how)
 
     def forward() -> Raw:
@@ -127,15 +142,20 @@ def _recurrent(module: Any, problem: Problem, how: How) -> Ready:
     return _torch_side(forward, x, module, problem, how, split)
 
 
-def _load_stacked(module: Any, problem: Problem, how: How) -> Any:
-    """A module with nn.LSTM's parameters, or nn.LSTMCell's, holding the stock cell's numbers."""
+def _load(module: Any, problem: Problem, how: How, weights: Any = None) -> Any:
+    """A module holding the cell's numbers, or `weights`, by the names of its parameters."""
     import torch
 
     module = module.to(getattr(torch, how.dtype))
+    load_weights(module, problem.weights if weights is None else weights)
+    return module
+
+
+def _load_stacked(module: Any, problem: Problem, how: How) -> Any:
+    """A module with nn.LSTM's parameters, or nn.LSTMCell's, holding the stock cell's numbers."""
     W, U, b = BODIES[STOCK].stacked(problem.weights)
     values = {"weight_ih": W, "weight_hh": U, "bias_ih": b, "bias_hh": np.zeros_like(b)}
-    load_weights(module, values)
-    return module
+    return _load(module, problem, how, values)
 
 
 def _split_stacked(grads: Mapping[str, Any]) -> Pairs:
@@ -143,6 +163,61 @@ def _split_stacked(grads: Mapping[str, Any]) -> Pairs:
     W, U, b, again = grads.values()
     body = BODIES[STOCK]
     return body.parts(W, U, b) + body.parts(W, U, again)[-len(body.gates) :]
+
+
+# --- one step after the other -------------------------------------------------------------------
+
+
+def _our_steps(layer: Any, problem: Problem, how: How) -> Ready:
+    """The layer's stepper. Raises Unavailable where compiled code does not run."""
+    try:
+        step = layer.stepper(problem.shape.B)
+    except UserError as error:
+        raise Unavailable(error.what) from error
+    ready = _steps(step, lambda: step.states, problem, how)
+    return replace(ready, backend=layer.backend)
+
+
+def _cell_steps(cell: Any, problem: Problem, how: How) -> Ready:
+    """nn.LSTMCell, which is handed its own states again.
+
+    Its parameters ask for no gradient: as fast as a whole loop under `no_grad`, which a call that
+    enters it for one step is not.
+    """
+    cell.requires_grad_(False)
+    zero = _tensor(np.zeros((problem.shape.B, problem.shape.H)), how)
+    states = (zero, zero)
+
+    def step(x: Any) -> Any:
+        nonlocal states
+        states = cell(x, states)
+        return states[0]
+
+    return _steps(step, lambda: states, problem, how)
+
+
+def _steps(
+    step: Callable[[Any], Any], states: Callable[[], Iterable[Any]], problem: Problem, how: How
+) -> Ready:
+    """`step(x)` is the output [B, w] of the next step, `states()` the states after it.
+
+    A call is one step. It goes round the inputs of the problem, and the states go on, so the first
+    calls are the problem, which the gate looks at, and those that follow are no less real.
+    """
+    inputs = cycle(_tensor(problem.x, how).unbind())
+    batch = problem.shape.B
+
+    def call() -> Raw:
+        return [step(next(inputs))]
+
+    def pairs(raw: Raw) -> Pairs:
+        # copies, as a stepper gives the same memory in every step
+        output, *finals = (a.double().numpy().copy() for a in (*raw, *states()))
+        named = zip(problem.states, finals, strict=True)
+        lasts = [(f"last {state}", final.reshape(batch, -1)) for state, final in named]
+        return [("output", output[None]), *lasts]
+
+    return Ready(call, pairs, calls=problem.shape.T)
 
 
 # --- loops --------------------------------------------------------------------------------------

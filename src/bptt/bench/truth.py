@@ -7,7 +7,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from bptt.bench.bodies import BODIES
-from bptt.bench.problems import TAIL, Array, How, Pairs, Problem, load_weights, single_layer
+from bptt.bench.problems import (
+    STEPPER,
+    TAIL,
+    Array,
+    How,
+    Pairs,
+    Problem,
+    load_weights,
+    single_layer,
+)
 from bptt.bench.sides import STOCK, eager, nn_lstm
 
 MOST_FLOPS = (
@@ -29,8 +38,9 @@ def truth(problem: Problem, mode: str) -> Pairs:
     """The output, the last states and, to train, the gradients, by name, in float64.
 
     Of the stock cell they are nn.LSTM's, of a cell that is written out in `bodies` autograd's, and
-    of any other the oracle's.
+    of any other the oracle's. Steps one after the other give what the sequence gives.
     """
+    mode = "infer" if mode == STEPPER else mode
     if problem.cell not in BODIES:
         return _summed(list(_oracle(problem, mode)))
     prepare = nn_lstm if problem.cell == STOCK else eager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,29 @@ from bptt.tasks.config import Config
 from bptt.tasks.text import Vocabulary
 
 States = tuple[Tensor, ...]
+
+
+class Layers(Protocol):
+    """What a model asks of its layers: a `Recurrent`, or another's that answer like one."""
+
+    cell: Cell
+    output_size: int
+
+    @property
+    def backend(self) -> str:
+        """What runs them."""
+        ...
+
+    def initial_states(self, batch: int) -> States:
+        """The states before a first step, each `[L, batch, w]`."""
+        ...
+
+    def __call__(
+        self, input: Tensor, states: States | None = None, *, table: Tensor | None = None
+    ) -> tuple[Tensor, States]:
+        """The output `[T, B, w]` and the last states; with a `table`, of its rows `[T, B]`."""
+        ...
+
 
 _JUDGED_STREAM = 1024
 """A validation is cut into streams of at least about so many characters."""
@@ -34,7 +58,7 @@ class CharModel(nn.Module):
         _refuse_needy(cell_of(cell, None))
         self.embedding = nn.Embedding(symbols, config.embedding)
         between = config.dropout if config.layers > 1 else 0.0
-        self.recurrent = Recurrent(
+        self.recurrent: Layers = Recurrent(
             cell, config.embedding, config.hidden, config.layers, dropout=between
         )
         self.dropout = nn.Dropout(config.dropout)

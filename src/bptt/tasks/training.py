@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +49,17 @@ class Trainer:
     """One run: a model, its optimizer, where it reads, and its curve so far.
 
     torch's global generator, which draws the first weights and dropout, is seeded here and saved
-    with the run.
+    with the run. `make` gives the model its form: what is trained otherwise is trained alike.
     """
 
-    def __init__(self, text: Text, cell: str | Cell, config: Config, budget: Budget) -> None:
+    def __init__(
+        self,
+        text: Text,
+        cell: str | Cell,
+        config: Config,
+        budget: Budget,
+        make: Callable[[str | Cell, int, Config], CharModel] = CharModel,
+    ) -> None:
         torch.manual_seed(config.seed)
         vocabulary = Vocabulary.of(text.content)
         learned, held_back = split(vocabulary.encode(text.content))
@@ -63,7 +70,7 @@ class Trainer:
         self.vocabulary = vocabulary
         self.text = text
         self.held_back = torch.from_numpy(held_back)
-        self.model = CharModel(cell, len(vocabulary), config)
+        self.model = make(cell, len(vocabulary), config)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=config.learning_rate,
