@@ -2,8 +2,9 @@
 
 A value that only its own phase reads needs no memory. One that is read in the same step lies beside
 the step's other values; one that is read a step later and never again in two steps' memory; one
-that sums over time read, as long as the steps that are worked on together; the rest are series. What products read side by side lies side by side. A product that is computed
-before the loop, and read once there, lies where the loop's phase will write one of its results.
+that sums over time read lies there for as many steps as are worked on together; the rest are
+series. What products read side by side lies side by side. A product that is computed before the
+loop, and read once there, lies where the loop's phase will write one of its results.
 """
 
 from __future__ import annotations

@@ -334,7 +334,8 @@ class Tables:
         counts = ", ".join(f".{r}_count = {len(groups.get(r, []))}" for r in ("before", "after"))
         lines.append(
             '__attribute__((visibility("default"))) const Sweep bptt_sweep = {\n'
-            f"    .windows = {int(self.places.windows())}, .follows = {int(self.places.follows())}, "
+            f"    .windows = {int(self.places.windows())}, "
+            f".follows = {int(self.places.follows())}, "
             f".dir = {self.p.dir}, .sizes = {len(self.sizes)}, .ports = {len(self.ports)}, "
             f".places = {len(t['place'].rows)}, .buffers = {len(places)},\n"
             f"    .keys = {len(t['key'].rows)}, .phases = {len(t['phase'].rows)}, "
