@@ -53,12 +53,17 @@ static void unpacked(const Call *c, const Gemm *g, const View *view, int out, i6
     }
 }
 
-/* Bring what a body will read or write near while the products before it are computed. */
-static void fetch(const Phase *p, const View *view, i64 from, i64 r0, i64 r1, i64 c0, i64 c1) {
-    for (i64 k = from; k < p->key_count; k++)
-        for (i64 r = r0; r < r1 && view[k].row; r++)
+/* Bring what a body will read or write of all steps near while the products before it are computed.
+ * What only some steps have is near. */
+static void fetch(const Call *call, const Phase *p, const View *view, i64 from, i64 r0, i64 r1,
+                  i64 c0, i64 c1) {
+    for (i64 k = from; k < p->key_count; k++) {
+        const int kind = call->sweep->place[call->sweep->key[p->keys + k].place].kind;
+        if (kind != PLACE_SERIES && kind != PLACE_BUFFER) continue;
+        for (i64 r = r0; r < r1; r++)
             for (i64 c = c0; c < c1; c += 64 / (i64)sizeof(real))
                 __builtin_prefetch(view[k].at + r * view[k].row + c, 0, 2);
+    }
 }
 
 /* A product that nothing follows, put where it belongs: no tile, no body. */
@@ -170,7 +175,7 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
                 if (p->flags & PHASE_STRAIGHT && !c->direct && end * NR <= c1) {
                     straight(c, p, view, here, used, low, high - low, panel, end - panel);
                 } else {
-                    fetch(p, view, used, low, high, panel * NR, to);
+                    fetch(c, p, view, used, low, high, panel * NR, to);
                     multiply(c, p, view, here, first, low, high - low, panel, end - panel, c1, back,
                              tile, across, down);
                     p->body(view, tile, across, down, low, high, panel * NR, to,
