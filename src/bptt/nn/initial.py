@@ -45,7 +45,7 @@ def start(parameter: Tensor, value: Expr, known: Callable[[str], Tensor]) -> Non
         del found[first:]
         found.append(_value(e, args, parameter, known))
     drawn = found.pop().expand_as(parameter)
-    if not drawn.isfinite().all():
+    if not drawn.is_meta and not drawn.isfinite().all():
         span = value.span
         raise UserError(f"the initial value `{said(span)}` is not finite everywhere")
     parameter.copy_(drawn)

@@ -57,6 +57,9 @@ def run(
 def _run(
     sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None, keep: Keep | None = "all"
 ) -> list[Tensor]:
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        # the op itself, as in an exported graph: the trace sees nothing of what runs below it
+        return list(torch.ops.bptt.run.default(sweep.text, list(tensors), batch_sizes))
     if not plain(tensors):
         return _full(sweep, tensors, batch_sizes, keep)
     level: int = getattr(forward_ad, "_current_level", 0)
@@ -151,6 +154,10 @@ def _op(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tens
 def _shapes(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tensor]:
     found = output_shapes(sweep_of(program).program, [x.shape for x in xs], batch_sizes is not None)
     like = _floating(xs)
+    other = next((x for x in xs if x.device != like.device), None)
+    if other is not None:
+        both = f"{like.device} and {other.device}"
+        raise UserError(f"a sweep runs on one device, and was given tensors on {both}")
     return [like.new_empty(shape) for shape in found]
 
 

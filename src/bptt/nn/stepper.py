@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bptt.backends.cpu.run import code_of
+from bptt.backends.cpu.run import check_readable, code_of
 from bptt.backends.cpu.steps import OneStep
 from bptt.errors import UserError
 from bptt.nn.backend import choice
@@ -56,6 +56,7 @@ class Stepper:
                 wide = first.new_empty(1, 1, self.batch, input_size)
             arrays = [known[name] if name else wide for name in layout.reads]
             arrays += [s[row : row + 1] for s in self._now]
+            check_readable(arrays, numpy=False)
             launch = code.launch(tuple([a.shape for a in arrays]), None)
             outs = [first.new_empty(shape) for shape in launch.shapes[: len(layout.outputs)]]
             onces: list[Tensor] = []

@@ -51,6 +51,7 @@ class Backward(NamedTuple):
     scratch: Sequence[Shape] = ()
     places: Sequence[tuple[int, int]] = ()
     same: Sequence[tuple[int, int]] = ()
+    possible: bool = True  # whether phases are enough for it
 
 
 class Way:
@@ -66,7 +67,7 @@ class Way:
         self.kept = sweep_of(text).kept
         self.longer = code_of(self.sweep.program)
         self.forwards: dict[object, Forward] = {}
-        self.backwards: dict[object, Backward | None] = {}
+        self.backwards: dict[object, Backward] = {}
 
     @property
     def possible(self) -> bool:
@@ -178,12 +179,11 @@ class Way:
         x, params = given[0], given[1:count]
         seeded = tuple([g is not None for g in grads])
         key = (seeded, needs, x.dtype, x.shape, *[p.shape for p in params])
-        if key in self.backwards:
-            at = self.backwards[key]
-        else:
+        at = self.backwards.get(key)
+        if at is None:
             at = self._pull(given, outs, seeded, needs)
             _keep(self.backwards, key, at)
-        if at is None:
+        if not at.possible:
             return None
         made: list[Tensor | None] = [None] * len(given)
         if at.launch is None or at.library is None:
@@ -220,7 +220,7 @@ class Way:
         outs: Sequence[Tensor],
         seeded: Sequence[bool],
         needs: Sequence[bool],
-    ) -> Backward | None:
+    ) -> Backward:
         """What `backward` does at these sizes."""
         count = 1 + len(self.params)
         x, params = given[0], given[1:count]
@@ -229,10 +229,10 @@ class Way:
         there = {k for k, seed in zip(self.kept, seeded, strict=True) if seed}
         wiring = self.sweep.pull(tuple([k in there for k in range(len(outs))]), tuple(wanted))
         if wiring.sweep is None:
-            return Backward(None)
+            return Backward()
         code = code_of(wiring.sweep.program)
         if not code.plain:
-            return None
+            return Backward(possible=False)
         first = len(wanted)  # of the outputs, among all that is saved
         known = [*self.shapes(x, params), *(tuple(t.shape) for t in given[count:])]
         known += [self.grouped(k, t) for k, t in enumerate(outs)]

@@ -225,6 +225,7 @@ if __name__ == "__main__":
 def test_a_torch_without_openmp_has_no_threads_for_us(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.backends.openmp, "is_available", lambda: False)
+    monkeypatch.setattr(threads, "_has_openmp", threads._has_openmp.__wrapped__)
     assert threads.fork_join() is None
     assert threads.count() == 1
     assert threads.explain() == "1, because this torch was built without OpenMP"

@@ -41,21 +41,25 @@ def execute(
     code, like = code_of(p), arrays[0]
     if len(arrays) != len(code.inputs):
         raise UserError(f"{len(arrays)} arrays for the {len(code.inputs)} inputs of a sweep")
-    kind = like.dtype
-    if any(a.dtype != kind for a in arrays):
+    numpy = isinstance(like, np.ndarray)
+    check_readable(arrays, numpy)
+    lengths = None if batch_sizes is None else tuple(map(int, batch_sizes))
+    launch = code.launch(tuple([a.shape for a in arrays]), lengths)
+    return launch.run(arrays, code.library(like.dtype), numpy)
+
+
+def check_readable(arrays: Sequence[Array], numpy: bool) -> None:
+    """Raises UserError unless compiled code can read them all: one number format, on the CPU."""
+    if any(a.dtype != arrays[0].dtype for a in arrays):
         raise UserError(
             f"a sweep has one number format, and was given {_formats(arrays)}",
             help="convert all arrays to one of them",
         )
-    numpy = isinstance(like, np.ndarray)
     if not numpy and any(a.device.type != "cpu" for a in arrays):
         raise UserError(
             "the compiled backend runs on the CPU, and was given other tensors",
             help="choose the reference backend",
         )
-    lengths = None if batch_sizes is None else tuple(map(int, batch_sizes))
-    launch = code.launch(tuple([a.shape for a in arrays]), lengths)
-    return launch.run(arrays, code.library(kind), numpy)
 
 
 def _formats(arrays: Sequence[Array]) -> str:

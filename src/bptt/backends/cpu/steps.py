@@ -14,9 +14,13 @@ class OneStep:
 
     def __init__(self, launch: Launch, library: Library) -> None:
         assert launch.steps == 1 and launch.groups == 1 and launch.lengths is None
-        count = threads.count()
+        self.again, self.launch, self.library = library.again, launch, library
+        self._open()
+
+    def _open(self) -> None:
+        launch, library, count = self.launch, self.library, threads.count()
         team = threads.team() if count > 1 else None
-        self.again, self.launch = library.again, launch
+        self.alone = team is None
         self.call = library.open(
             library.sweep,
             launch.numbers,
@@ -27,8 +31,7 @@ class OneStep:
         )
         if not self.call:
             raise MemoryError("not enough memory for a step")
-        self.held = library
-        weakref.finalize(self, library.close, self.call)
+        self.close = weakref.finalize(self, library.close, self.call)
 
     def addresses(self, found: Sequence[int]) -> object:
         """Addresses of all ports as `run` takes them; may be kept and used again."""
@@ -36,4 +39,7 @@ class OneStep:
 
     def run(self, addresses: object) -> None:
         """One step on memory at these addresses."""
+        if not self.alone and threads.forked():  # those that it would share with are not here
+            self.close()
+            self._open()
         self.again(self.call, addresses)

@@ -55,6 +55,11 @@ def count() -> int:
     return torch.get_num_threads()
 
 
+def forked() -> bool:
+    """Whether this process, or one above it, was forked since the import of this module."""
+    return bool(_forked)
+
+
 def team() -> ctypes.Array[ctypes.c_void_p] | None:
     """The addresses of `fork_join` as C takes them: `Team` in loop.c."""
     return _addresses(found) if (found := fork_join()) is not None else None
@@ -83,6 +88,7 @@ def _torch_is_loaded() -> bool:
     return sys.modules.get("torch") is not None  # None stands for one that must not be imported
 
 
+@cache
 def _has_openmp() -> bool:
     import torch
 
