@@ -19,6 +19,7 @@ enum {
     ROW_BLOCK = 8 * MR,   /* rows that go through all phases of a group together */
     CHUNK = 4 * MR,       /* rows whose products go through a panel while it is near */
     TILE = 4096,          /* numbers of the products that a body is given at once */
+    ACROSS = (1 << 20) / (KC * NR * (i64)sizeof(real)), /* panels that stay in the second-level cache */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
 #ifdef BPTT_TEST /* memory is NaN at first, the smallest call is shared out, and windows are short */
     ALONE = 0,
@@ -112,6 +113,16 @@ static i64 numbers(i64 n) { return n * (i64)sizeof(real); }
 
 static i64 key_width(const Call *c, int key) {
     return c->size[c->sweep->key[key].width];
+}
+
+/* How many panels the operands across a product over time are. */
+static i64 panels_across(const Call *c, const TimeGemm *g) {
+    i64 panels = 0;
+    for (int q = 0; q < g->right_count; q++) {
+        const Right *x = c->sweep->right + g->rights + q;
+        for (int k = 0; k < x->key_count; k++) panels += (key_width(c, x->keys + k) + NR - 1) / NR;
+    }
+    return panels;
 }
 
 /* --- where values lie ------------------------------------------------------------------------- */

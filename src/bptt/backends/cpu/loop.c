@@ -65,7 +65,7 @@ static void slide(Thread *t, i64 step, i64 to) {
     const i64 a = share(count, t->me, t->of), b = share(count, t->me + 1, t->of);
     for (int k = 0; k < c->sweep->buffers; k++) {
         if (c->sweep->buffer_kind[k] != PLACE_SLIDE) continue;
-        const i64 down = c->size[c->sweep->buffer[k]];
+        const i64 down = buffer_row(c, k);
         real *at = c->buffer[k] + (c->batch + row + a) * down;
         memmove(at - to * down, at - t->window * down, (size_t)numbers((b - a) * down));
     }

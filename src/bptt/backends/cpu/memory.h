@@ -56,6 +56,12 @@ static void find_runs(Call *c) {
     if (done < c->batch) c->ends[1][n[1]++] = (Run){c->batch - done, -1, done, -1, -1, 0};
 }
 
+/* Numbers from one row of a buffer to the next: not whole pages, or rows would share cache sets. */
+static i64 buffer_row(const Call *c, int k) {
+    const i64 width = c->size[c->sweep->buffer[k]];
+    return width && numbers(width) % 4096 == 0 ? width + LANES : width;
+}
+
 static void lay_out(Call *c, Arena *a) {
     const Sweep *s = c->sweep;
     c->offset = take(a, (c->steps + 1) * (i64)sizeof(i64));
@@ -78,7 +84,7 @@ static void lay_out(Call *c, Arena *a) {
         for (i64 j = 0; j < width && a->at; j++) number_row[k][j] = (real)s->number[k];
     }
     for (int k = 0; k < s->buffers; k++) {
-        i64 width = c->size[s->buffer[k]], rows = c->rows;
+        i64 width = buffer_row(c, k), rows = c->rows;
         if (a->at) c->buffer[k] = 0;
         switch (s->buffer_kind[k]) {
         case PLACE_BLOCK:
@@ -100,7 +106,7 @@ static void lay_out(Call *c, Arena *a) {
         if (p->kind == PLACE_NUMBER) c->at[k] = number_row[p->index];
         if (p->kind < PLACE_BUFFER) continue;
         c->at[k] = c->buffer[p->index] ? c->buffer[p->index] + c->size[p->col] : 0;
-        c->down[k] = c->size[s->buffer[p->index]];
+        c->down[k] = buffer_row(c, p->index);
     }
     unsigned char done[s->packed + 1];
     memset(done, 0, sizeof done);
@@ -119,14 +125,8 @@ static void lay_out(Call *c, Arena *a) {
             if (a->at) c->packed[gemm->packed] = packed, c->added[gemm->packed] = added;
         }
     }
-    for (int k = 0; k < s->time_count; k++) {
-        const TimeGemm *g = s->time + k;
-        i64 wide = 0;
-        for (int q = 0; q < g->right_count; q++)
-            for (int n = 0; n < s->right[g->rights + q].key_count; n++)
-                wide += padded(key_width(c, s->right[g->rights + q].keys + n), NR);
-        panels = at_least(panels, wide * KC);
-    }
+    for (int k = 0; k < s->time_count; k++)
+        panels = at_least(panels, at_most(panels_across(c, s->time + k), ACROSS) * KC * NR);
     Arena own = {0, 0};
     c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * CHUNK * NR)));
     c->block_at = own.used, take(&own, numbers(block));

@@ -46,63 +46,85 @@ static const Run *time_runs(const Call *c, const TimeGemm *g, i64 *count) {
     return each ? c->stepwise : c->few;
 }
 
+/* Panels of the operands across, from number p0 to p1: rows k0 to k1 of them. */
+static void pack_across(Thread *t, const TimeGemm *g, const Run *runs, i64 count, i64 k0, i64 k1,
+                        i64 p0, i64 p1, real *panel) {
+    const Call *c = t->call;
+    const Sweep *s = c->sweep;
+    i64 p = 0;
+    for (int q = 0; q < g->right_count; q++) {
+        const Right *x = s->right + g->rights + q;
+        for (int k = 0; k < x->key_count; k++) {
+            const i64 width = key_width(c, x->keys + k);
+            for (i64 j = 0; j < width; j += NR, p++) {
+                if (p < p0 || p >= p1) continue;
+                const i64 j1 = at_most(width, j + NR);
+                if (j1 - j < NR) memset(panel, 0, (size_t)((k1 - k0) * NR) * sizeof(real));
+                gather(t, s->key + x->keys + k, runs, count, k0, k1, j, j1, panel, NR);
+                panel += KC * NR;
+            }
+        }
+    }
+}
+
+/* m columns of operand `k` down, from its column i on, times those panels. */
+static void times_across(Thread *t, const TimeGemm *g, int k, i64 i, i64 m, i64 depth, i64 p0,
+                         i64 p1, int more) {
+    const Call *c = t->call;
+    const Sweep *s = c->sweep;
+    const real *left = (real *)(t->own + c->left_at), *panel = (real *)(t->own + c->right_at);
+    i64 p = 0;
+    for (int q = 0; q < g->right_count; q++) {
+        const Right *x = s->right + g->rights + q;
+        const Out *o = s->out + x->outs + k;
+        const i64 down = c->down[o->place];
+        real *to = c->at[o->place] + (c->size[o->row] + i) * down;
+        if (!x->key_count && !p0) sum_rows(left, depth, m, to, down, more);
+        for (int key = 0; key < x->key_count; key++) {
+            const i64 across = key_width(c, x->keys + key);
+            for (i64 j = 0; j < across; j += NR, p++) {
+                if (p < p0 || p >= p1) continue;
+                if (across - j >= NR) {
+                    multiply_columns[m](left, depth, panel, to + j, down, more);
+                } else {
+                    real *part = (real *)(t->own + c->tile_at);
+                    multiply_columns[m](left, depth, panel, part, NR, 0);
+                    for (i64 r = 0; r < m; r++)
+                        for (i64 l = 0; l < across - j; l++) {
+                            real *e = to + r * down + j + l;
+                            *e = (more ? *e : 0) + part[r * NR + l];
+                        }
+                }
+                panel += KC * NR;
+            }
+            to += across;
+        }
+    }
+}
+
 /* Of rows `first` to `last`; `more`: added to what is there. */
 static void run_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more) {
     const Call *c = t->call;
     const Sweep *s = c->sweep;
-    real *left = (real *)(t->own + c->left_at), *right = (real *)(t->own + c->right_at);
-    i64 count;
+    i64 count, tiles = 0;
     const Run *runs = time_runs(c, g, &count);
+    const i64 panels = panels_across(c, g), groups = at_least(1, (panels + ACROSS - 1) / ACROSS);
+    for (int k = 0; k < g->left_count; k++) tiles += (key_width(c, g->left + k) + MR - 1) / MR;
+    const i64 low = share(tiles, t->me, t->of), high = share(tiles, t->me + 1, t->of);
     for (i64 k0 = first; k0 == first || k0 < last; k0 += KC, more = 1) {
-        const i64 k1 = at_most(last, k0 + KC), depth = k1 - k0;
-        real *panel = right;
-        for (int q = 0; q < g->right_count; q++) { /* operands across, in panels */
-            const Right *x = s->right + g->rights + q;
-            for (int k = 0; k < x->key_count; k++) {
-                const i64 width = key_width(c, x->keys + k);
-                for (i64 j = 0; j < width; j += NR, panel += KC * NR) {
-                    const i64 j1 = at_most(width, j + NR);
-                    if (j1 - j < NR) memset(panel, 0, (size_t)(depth * NR) * sizeof(real));
-                    gather(t, s->key + x->keys + k, runs, count, k0, k1, j, j1, panel, NR);
-                }
-            }
-        }
-        i64 tile = 0, tiles = 0;
-        for (int k = 0; k < g->left_count; k++) tiles += (key_width(c, g->left + k) + MR - 1) / MR;
-        const i64 low = share(tiles, t->me, t->of), high = share(tiles, t->me + 1, t->of);
-        for (int k = 0; k < g->left_count; k++) {
-            const i64 width = key_width(c, g->left + k), parts = (width + MR - 1) / MR;
-            for (i64 n = 0; n < parts; n++, tile++) { /* as evenly as they can be divided */
-                if (tile < low || tile >= high) continue;
-                const i64 i = share(width, n, parts), high_i = share(width, n + 1, parts), m = high_i - i;
-                gather(t, s->key + g->left + k, runs, count, k0, k1, i, high_i, left, m);
-                panel = right;
-                for (int q = 0; q < g->right_count; q++) {
-                    const Right *x = s->right + g->rights + q;
-                    const Out *o = s->out + x->outs + k;
-                    const i64 down = c->down[o->place];
-                    real *to = c->at[o->place] + (c->size[o->row] + i) * down;
-                    if (!x->key_count) {
-                        sum_rows(left, depth, m, to, down, more);
-                        continue;
-                    }
-                    for (int key = 0; key < x->key_count; key++) {
-                        const i64 across = key_width(c, x->keys + key);
-                        for (i64 j = 0; j < across; j += NR, panel += KC * NR) {
-                            if (across - j >= NR) {
-                                multiply_columns[m](left, depth, panel, to + j, down, more);
-                                continue;
-                            }
-                            real *part = (real *)(t->own + c->tile_at);
-                            multiply_columns[m](left, depth, panel, part, NR, 0);
-                            for (i64 r = 0; r < m; r++)
-                                for (i64 l = 0; l < across - j; l++) {
-                                    real *e = to + r * down + j + l;
-                                    *e = (more ? *e : 0) + part[r * NR + l];
-                                }
-                        }
-                        to += across;
-                    }
+        const i64 k1 = at_most(last, k0 + KC);
+        for (i64 group = 0; group < groups; group++) {
+            const i64 p0 = share(panels, group, groups), p1 = share(panels, group + 1, groups);
+            pack_across(t, g, runs, count, k0, k1, p0, p1, (real *)(t->own + c->right_at));
+            i64 tile = 0;
+            for (int k = 0; k < g->left_count; k++) {
+                const i64 width = key_width(c, g->left + k), parts = (width + MR - 1) / MR;
+                for (i64 n = 0; n < parts; n++, tile++) { /* as evenly as they can be divided */
+                    if (tile < low || tile >= high) continue;
+                    const i64 i = share(width, n, parts), end = share(width, n + 1, parts);
+                    gather(t, s->key + g->left + k, runs, count, k0, k1, i, end,
+                           (real *)(t->own + c->left_at), end - i);
+                    times_across(t, g, k, i, end - i, k1 - k0, p0, p1, more);
                 }
             }
         }
