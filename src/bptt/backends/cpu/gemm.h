@@ -144,6 +144,40 @@ INL void multiply_few(const int M, const int S, const Stretch *a, i64 count, con
     }
 FEW(1, 4) FEW(2, 2) FEW(3, 2)
 
+/* One row times two panels, the second `apart` numbers behind the first: an operand is read once. */
+static __attribute__((noinline)) void row_twice(const Stretch *a, i64 count, const real *panel,
+                                                i64 apart, const real *add, real *to, real *other) {
+    V even[2 * NV], odd[2 * NV];
+    UNROLL for (int v = 0; v < 2 * NV; v++) {
+        even[v] = add ? v_load(add + v * LANES) : v_set(0);
+        odd[v] = v_set(0);
+    }
+    for (; count > 0; count--, a++) {
+        const real *x = a->at;
+        i64 k = a->count;
+        for (; k >= 2; k -= 2, x += 2, panel += 2 * NR) {
+            const V e = v_set(x[0]), d = v_set(x[1]);
+            UNROLL for (int v = 0; v < NV; v++) {
+                even[v] += e * *(const V *)(panel + v * LANES);
+                odd[v] += d * *(const V *)(panel + NR + v * LANES);
+                even[NV + v] += e * *(const V *)(panel + apart + v * LANES);
+                odd[NV + v] += d * *(const V *)(panel + apart + NR + v * LANES);
+            }
+        }
+        for (; k > 0; k--, x++, panel += NR) {
+            const V e = v_set(x[0]);
+            UNROLL for (int v = 0; v < NV; v++) {
+                even[v] += e * *(const V *)(panel + v * LANES);
+                even[NV + v] += e * *(const V *)(panel + apart + v * LANES);
+            }
+        }
+    }
+    UNROLL for (int v = 0; v < NV; v++) {
+        v_store(to + v * LANES, even[v] + odd[v]);
+        v_store(other + v * LANES, even[NV + v] + odd[NV + v]);
+    }
+}
+
 typedef void Rows(const Stretch *, i64, const real *, const real *, real *, i64);
 static Rows *const multiply_rows[] = {
     0, rows1, rows2, rows3, rows4, rows5, rows6,
@@ -181,19 +215,33 @@ static Columns *const multiply_columns[] = {
 #endif
 };
 
-typedef real Four __attribute__((vector_size(4 * sizeof(real))));
-typedef Four Four_anywhere __attribute__((aligned(sizeof(real)), may_alias));
+#if LANES == 16
+#define LOW_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif LANES == 8
+#define LOW_HALVES 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_HALVES 4, 12, 5, 13, 6, 14, 7, 15
+#elif LANES == 4
+#define LOW_HALVES 0, 4, 1, 5
+#define HIGH_HALVES 2, 6, 3, 7
+#else
+#define LOW_HALVES 0, 2
+#define HIGH_HALVES 1, 3
+#endif
 
-/* Four rows and columns, turned: to[k][j] = from[j][k]. */
+/* LANES rows and columns, turned: to[k][j] = from[j][k]. Each round brings neighbours together from
+ * both halves of the rows; after log2(LANES) of them rows are columns. */
 INL void turn(const real *from, i64 row, real *to) {
-    Four a = *(const Four_anywhere *)from, b = *(const Four_anywhere *)(from + row);
-    Four c = *(const Four_anywhere *)(from + 2 * row), d = *(const Four_anywhere *)(from + 3 * row);
-    Four ac = __builtin_shufflevector(a, c, 0, 4, 1, 5), bd = __builtin_shufflevector(b, d, 0, 4, 1, 5);
-    Four ca = __builtin_shufflevector(a, c, 2, 6, 3, 7), db = __builtin_shufflevector(b, d, 2, 6, 3, 7);
-    *(Four_anywhere *)to = __builtin_shufflevector(ac, bd, 0, 4, 1, 5);
-    *(Four_anywhere *)(to + NR) = __builtin_shufflevector(ac, bd, 2, 6, 3, 7);
-    *(Four_anywhere *)(to + 2 * NR) = __builtin_shufflevector(ca, db, 0, 4, 1, 5);
-    *(Four_anywhere *)(to + 3 * NR) = __builtin_shufflevector(ca, db, 2, 6, 3, 7);
+    V a[LANES], b[LANES];
+    UNROLL for (int j = 0; j < LANES; j++) a[j] = v_load(from + j * row);
+    UNROLL for (int n = LANES; n > 1; n /= 2) {
+        UNROLL for (int j = 0; j < LANES / 2; j++) {
+            b[2 * j] = __builtin_shufflevector(a[j], a[j + LANES / 2], LOW_HALVES);
+            b[2 * j + 1] = __builtin_shufflevector(a[j], a[j + LANES / 2], HIGH_HALVES);
+        }
+        UNROLL for (int j = 0; j < LANES; j++) a[j] = b[j];
+    }
+    UNROLL for (int k = 0; k < LANES; k++) v_store(to + k * NR, a[k]);
 }
 
 /* Fill a panel's `count` rows from k on: `from` is outputs down and operands across (row, col: its
@@ -208,11 +256,11 @@ static void pack(const real *from, i64 row, i64 col, i64 count, i64 wide, real *
         }
         return;
     }
-    enum { SQUARE = 16 }; /* elements of a row that are near each other */
-    for (i64 k0 = 0; k0 < count; k0 += SQUARE) {
-        i64 k1 = k0 + SQUARE < count ? k0 + SQUARE : count, j = 0;
-        for (; col == 1 && k1 - k0 == SQUARE && j + 4 <= wide; j += 4)
-            for (i64 k = k0; k < k1; k += 4) turn(from + j * row + k, row, to + k * NR + j);
+    for (i64 k0 = 0; k0 < count; k0 += LANES) {
+        const i64 k1 = k0 + LANES < count ? k0 + LANES : count;
+        i64 j = 0;
+        for (; col == 1 && k1 - k0 == LANES && j + LANES <= wide; j += LANES)
+            turn(from + j * row + k0, row, to + k0 * NR + j);
         for (; j < wide; j++)
             for (i64 k = k0; k < k1; k++) to[k * NR + j] = from[j * row + k * col];
         for (i64 k = k0; k < k1; k++)

@@ -53,30 +53,39 @@ static void unpacked(const Call *c, const Gemm *g, const View *view, int out, i6
     }
 }
 
+/* A part of a phase: so many rows from `low` on, panels from `panel` to `end`, columns up to c1.
+ * Its products go to `tile`, `across` numbers from out to out and `down` from row to row; `back`:
+ * the last panel first. */
+typedef struct {
+    i64 low, rows, panel, end, c1;
+    int back;
+    real *tile;
+    i64 across, down;
+} Part;
+
 /* Bring what a body will read or write of all steps near while the products before it are computed.
  * What only some steps have is near. */
-static void fetch(const Call *call, const Phase *p, const View *view, i64 from, i64 r0, i64 r1,
-                  i64 c0, i64 c1) {
+static void fetch(const Call *c, const Phase *p, const View *view, i64 from, const Part *part) {
     for (i64 k = from; k < p->key_count; k++) {
-        const int kind = call->sweep->place[call->sweep->key[p->keys + k].place].kind;
+        const int kind = c->sweep->place[c->sweep->key[p->keys + k].place].kind;
         if (kind != PLACE_SERIES && kind != PLACE_BUFFER) continue;
-        for (i64 r = r0; r < r1; r++)
-            for (i64 c = c0; c < c1; c += 64 / (i64)sizeof(real))
-                __builtin_prefetch(view[k].at + r * view[k].row + c, 0, 2);
+        for (i64 r = part->low; r < part->low + part->rows; r++)
+            for (i64 j = part->panel * NR; j < part->c1; j += 64 / (i64)sizeof(real))
+                __builtin_prefetch(view[k].at + r * view[k].row + j, 0, 2);
     }
 }
 
 /* A product that nothing follows, put where it belongs: no tile, no body. */
 static void straight(const Call *c, const Phase *p, const View *view, const Stretch *stretch,
-                     i64 count, i64 low, i64 rows, i64 panel, i64 wide) {
+                     i64 count, const Part *part) {
     const Gemm *gemm = c->sweep->gemm + p->gemms;
     const View to = view[p->key_count - 1];
     i64 depth = 0;
     for (i64 k = 0; k < count; k++) depth += stretch[k].count;
-    for (i64 n = panel; n < panel + wide; n++)
-        chunk_of(stretch, count, rows, c->packed[gemm->packed] + n * depth * NR,
+    for (i64 n = part->panel; n < part->end; n++)
+        chunk_of(stretch, count, part->rows, c->packed[gemm->packed] + n * depth * NR,
                  gemm->ones ? c->added[gemm->packed] + n * NR : 0,
-                 to.at + low * to.row + n * NR, to.row);
+                 to.at + part->low * to.row + n * NR, to.row);
 }
 
 /* The operands of each product, side by side where they lie so: those of product g are
@@ -99,34 +108,43 @@ static void find_stretches(const Call *c, const Phase *p, const View *view, Stre
     first[p->gemm_count] = used;
 }
 
-/* All products of a phase on so many rows from `low` on and `wide` panels: out by out, row by row.
- * `back`: the last panel first. */
+/* Where panel number n of `outs` outs goes, the first of which is number `out`. */
+static real *product(const Part *part, int out, int outs, i64 n) {
+    const unsigned j = (unsigned)n / (unsigned)outs, o = (unsigned)n % (unsigned)outs;
+    return part->tile + (out + (i64)o) * part->across + (i64)j * NR;
+}
+
+/* All products of a phase on a part of it. */
 static void multiply(const Call *c, const Phase *p, const View *view, const Stretch *stretch,
-                     const i64 *first, i64 low, i64 rows, i64 panel, i64 wide, i64 c1, int back,
-                     real *tile, i64 across, i64 down) {
+                     const i64 *first, const Part *part) {
+    const i64 wide = part->end - part->panel;
     int out = 0;
     for (int g = 0; g < p->gemm_count; g++) {
         const Gemm *gemm = c->sweep->gemm + p->gemms + g;
         if (c->direct) {
             for (int o = 0; o < gemm->outs; o++, out++)
-                for (i64 r = 0; r < rows; r++)
-                    unpacked(c, gemm, view + (gemm->keys - p->keys), o, low + r, panel * NR,
-                             at_most(c1, (panel + wide) * NR), tile + out * across + r * down);
+                for (i64 r = 0; r < part->rows; r++)
+                    unpacked(c, gemm, view + (gemm->keys - p->keys), o, part->low + r,
+                             part->panel * NR, part->c1,
+                             part->tile + out * part->across + r * part->down);
             continue;
         }
-        const i64 count = first[g + 1] - first[g], each = wide * gemm->outs;
+        const i64 count = first[g + 1] - first[g], all = wide * gemm->outs;
         i64 depth = 0;
         for (i64 k = 0; k < count; k++) depth += stretch[first[g] + k].count;
-        i64 j = back ? wide - 1 : 0, o = back ? gemm->outs - 1 : 0;
-        for (i64 k = 0; k < each; k++) { /* in the order of memory, or against it */
-            const i64 n = (panel + j) * gemm->outs + o;
-            chunk_of(stretch + first[g], count, rows, c->packed[gemm->packed] + n * depth * NR,
-                     gemm->ones ? c->added[gemm->packed] + n * NR : 0,
-                     tile + (out + o) * across + j * NR, down);
-            if (back ? --o < 0 : ++o == gemm->outs) {
-                o = back ? gemm->outs - 1 : 0;
-                j += back ? -1 : 1;
-            }
+        const i64 before = part->panel * gemm->outs;
+        i64 together = 1;
+        for (i64 k = 0; k < all; k += together) { /* in the order of memory, or against it */
+            together = part->rows == 1 && k + 1 < all ? 2 : 1;
+            const i64 n = part->back ? all - k - together : k;
+            const real *panel = c->packed[gemm->packed] + (before + n) * depth * NR;
+            const real *add = gemm->ones ? c->added[gemm->packed] + (before + n) * NR : 0;
+            real *to = product(part, out, gemm->outs, n);
+            if (together == 1)
+                chunk_of(stretch + first[g], count, part->rows, panel, add, to, part->down);
+            else
+                row_twice(stretch + first[g], count, panel, depth * NR, add, to,
+                          product(part, out, gemm->outs, n + 1));
         }
         out += gemm->outs;
     }
@@ -158,28 +176,28 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
         const i64 p0 = c0 / NR, p1 = (c1 + NR - 1) / NR, chunks = (rows + CHUNK - 1) / CHUNK;
         i64 wide = rows > MR ? 1 : at_least(1, TILE / (p->tiles * rows * NR));
         wide = at_most(wide, p1 - p0);
-        const i64 down = wide * NR, across = at_most(rows, CHUNK) * down;
-        real *tile = (real *)(t->own + c->tile_at);
+        Part part = {.tile = (real *)(t->own + c->tile_at), .down = wide * NR};
+        part.across = at_most(rows, CHUNK) * part.down;
         /* one row goes to and fro: the panels that it read last are still near */
-        const int back = rows == 1 && run->parity && !p->reduce_count;
+        part.back = rows == 1 && run->parity && !p->reduce_count;
         for (i64 done = p0; done < p1; done += wide) {
-            const i64 panel = back ? at_least(p0, p1 - (done - p0) - wide) : done;
-            const i64 end = at_most(back ? p1 - (done - p0) : p1, panel + wide);
+            part.panel = part.back ? at_least(p0, p1 - (done - p0) - wide) : done;
+            part.end = at_most(part.back ? p1 - (done - p0) : p1, part.panel + wide);
+            part.c1 = at_most(c1, part.end * NR);
             i64 low = a;
             for (i64 chunk = 0; chunk < chunks; chunk++) {
                 const i64 high = low + (b - low + chunks - chunk - 1) / (chunks - chunk);
+                part.low = low, part.rows = high - low;
                 for (i64 k = 0; k < used; k++)
                     here[k] = (Stretch){stretch[k].at + low * stretch[k].row, stretch[k].row,
                                         stretch[k].count};
-                const i64 to = at_most(c1, end * NR);
-                if (p->flags & PHASE_STRAIGHT && !c->direct && end * NR <= c1) {
-                    straight(c, p, view, here, used, low, high - low, panel, end - panel);
+                if (p->flags & PHASE_STRAIGHT && !c->direct && part.end * NR <= c1) {
+                    straight(c, p, view, here, used, &part);
                 } else {
-                    fetch(c, p, view, used, low, high, panel * NR, to);
-                    multiply(c, p, view, here, first, low, high - low, panel, end - panel, c1, back,
-                             tile, across, down);
-                    p->body(view, tile, across, down, low, high, panel * NR, to,
-                            sums + (low - a) * p->reduce_count * LANES, c->size);
+                    fetch(c, p, view, used, &part);
+                    multiply(c, p, view, here, first, &part);
+                    p->body(view, part.tile, part.across, part.down, low, high, part.panel * NR,
+                            part.c1, sums + (low - a) * p->reduce_count * LANES, c->size);
                 }
                 low = high;
             }
