@@ -118,18 +118,28 @@ static void work(void *data) {
     set_rounding(usual);
 }
 
+/* What is the same for all calls of a sweep with arrays of the same shapes. */
+typedef struct {
+    const Sweep *sweep;
+    const i64 *n;       /* sizes */
+    const i64 *strides; /* of each port: row, column, group */
+    i64 groups, steps, batch;
+    const i64 *counts; /* running sequences at each step, or null: all of them */
+} Frame;
+
 /* A call that is ready to run, in memory of its own; null where there is not enough. */
-static Call *open_call(const Sweep *s, const i64 *n, const i64 *strides, i64 groups, i64 steps,
-                       i64 batch, const i64 *counts, int threads, const Team *team) {
+static Call *open_call(const Frame *f, int threads, const Team *team) {
+    const Sweep *s = f->sweep;
+    const i64 *strides = f->strides;
     const i64 head = padded(sizeof(Call), 64) + padded(s->sizes * (i64)sizeof(i64), 64) +
                      padded(s->ports * (i64)sizeof(Port), 64);
     i64 size[s->sizes + 1];
-    s->measure(n, size);
-    Call call = {.sweep = s, .size = size, .groups = groups, .steps = steps, .batch = batch,
-                 .counts = counts, .team = team, .rows = steps * batch};
-    if (counts) {
+    s->measure(f->n, size);
+    Call call = {.sweep = s, .size = size, .groups = f->groups, .steps = f->steps,
+                 .batch = f->batch, .counts = f->counts, .team = team, .rows = f->steps * f->batch};
+    if (f->counts) {
         call.rows = 0;
-        for (i64 t = 0; t < steps; t++) call.rows += counts[t];
+        for (i64 t = 0; t < f->steps; t++) call.rows += f->counts[t];
     }
     call.direct = call.rows <= FEW_ROWS;
     call.threads = (int)at_least(1, at_most(threads, MOST_THREADS));
@@ -169,10 +179,9 @@ static void run_call(Call *c, real *const *at) {
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* One sweep, from memory at `at`. Gives 1 where there is not enough memory for it. */
-EXPORT int bptt_run(const Sweep *s, const i64 *n, real *const *at, const i64 *strides, i64 groups,
-                    i64 steps, i64 batch, const i64 *counts, int threads, const Team *team) {
-    Call *c = open_call(s, n, strides, groups, steps, batch, counts, threads, team);
+/* One sweep on memory at `at`, an address for each port. Gives 1 where there is not enough memory. */
+EXPORT int bptt_run(const Frame *f, real *const *at, int threads, const Team *team) {
+    Call *c = open_call(f, threads, team);
     if (!c) return 1;
     run_call(c, at);
     free(c);
@@ -180,9 +189,8 @@ EXPORT int bptt_run(const Sweep *s, const i64 *n, real *const *at, const i64 *st
 }
 
 /* The same in three: a call whose matrices are packed when it first runs, and never again. */
-EXPORT Call *bptt_open(const Sweep *s, const i64 *n, const i64 *strides, i64 batch, int threads,
-                       const Team *team) {
-    return open_call(s, n, strides, 1, 1, batch, 0, threads, team);
+EXPORT Call *bptt_open(const Frame *f, int threads, const Team *team) {
+    return open_call(f, threads, team);
 }
 
 EXPORT void bptt_again(Call *c, real *const *at) { run_call(c, at); }

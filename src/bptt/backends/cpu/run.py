@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
@@ -73,17 +74,15 @@ class Library:
         flags = (f"-DBPTT_REAL={real}", *os.environ.get("BPTT_CFLAGS", "").split())
         self.held = load(source, flags=flags)  # what `sweep` points into
         driver = load('#include "loop.c"\n', flags=flags)
-        whole, pointer = ctypes.c_int64, ctypes.c_void_p
+        pointer = ctypes.c_void_p
         self.run, self.open = driver.bptt_run, driver.bptt_open
         self.again, self.close = driver.bptt_again, driver.bptt_close
-        self.run.argtypes = (*[pointer] * 4, *[whole] * 3, pointer, ctypes.c_int, pointer)
+        self.run.argtypes = (pointer, pointer, ctypes.c_int, pointer)
         self.run.restype = ctypes.c_int
-        self.open.argtypes = (*[pointer] * 3, whole, ctypes.c_int, pointer)
-        self.open.restype = pointer
+        self.open.argtypes, self.open.restype = (pointer, ctypes.c_int, pointer), pointer
         self.again.argtypes, self.again.restype = (pointer, pointer), None
         self.close.argtypes, self.close.restype = (pointer,), None
-        sweep = ctypes.addressof(ctypes.c_char.in_dll(self.held, "bptt_sweep"))
-        self.sweep = ctypes.c_void_p(sweep)
+        self.sweep = ctypes.addressof(ctypes.c_char.in_dll(self.held, "bptt_sweep"))
 
 
 class Code:
@@ -129,12 +128,27 @@ def code_of(p: Program) -> Code:
     return Code(p)
 
 
+class Frame(ctypes.Structure):
+    """What C is told once of calls with arrays of the same shapes: `Frame` in loop.c."""
+
+    _fields_ = (
+        ("sweep", ctypes.c_void_p),
+        ("n", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("groups", ctypes.c_int64),
+        ("steps", ctypes.c_int64),
+        ("batch", ctypes.c_int64),
+        ("counts", ctypes.c_void_p),
+    )
+
+
 class Launch:
     """What is the same for all calls with arrays of the same shapes."""
 
     def __init__(self, code: Code, shapes: Shapes, lengths: tuple[int, ...] | None) -> None:
         p, printed = code.program, code.printed
         self.code = code
+        self.frames: dict[Library, tuple[Frame, int]] = {}
         self.sizes = solve_sizes(p, code.inputs, shapes)
         counts, batch = layout(dict(zip(code.inputs, shapes, strict=True)), lengths)
         self.groups = max((s[0] for s in shapes), default=1)
@@ -187,20 +201,24 @@ class Launch:
         """Run on memory at these addresses: of the inputs, outputs, onces and sums, in order."""
         count = threads.count()
         team = threads.team() if count > 1 else None
-        status = library.run(
+        at = array("Q", addresses)  # quicker to fill than an array of ctypes
+        _frame, where = self.frames.get(library) or self.frame(library)
+        if library.run(where, at.buffer_info()[0], count if team else 1, team):
+            raise MemoryError("not enough memory for a sweep over time")
+
+    def frame(self, library: Library) -> tuple[Frame, int]:
+        """The Frame for a number format, and its address. It points into this Launch."""
+        frame = Frame(
             library.sweep,
-            self.numbers,
-            self.pointers(*addresses),
-            self.strides,
+            ctypes.addressof(self.numbers),
+            ctypes.addressof(self.strides),
             self.groups,
             self.steps,
             self.batch,
-            self.lengths,
-            count if team else 1,
-            team,
+            None if self.lengths is None else ctypes.addressof(self.lengths),
         )
-        if status:
-            raise MemoryError("not enough memory for a sweep over time")
+        found = self.frames[library] = frame, ctypes.addressof(frame)
+        return found
 
     def run(self, arrays: Sequence[Array], library: Library, numpy: bool) -> list[Array]:
         """Run on NumPy arrays or torch tensors; gives the outputs."""

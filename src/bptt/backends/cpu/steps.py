@@ -21,14 +21,8 @@ class OneStep:
         launch, library, count = self.launch, self.library, threads.count()
         team = threads.team() if count > 1 else None
         self.alone = team is None
-        self.call = library.open(
-            library.sweep,
-            launch.numbers,
-            launch.strides,
-            launch.batch,
-            count if team else 1,
-            team,
-        )
+        _frame, where = launch.frame(library)
+        self.call = library.open(where, count if team else 1, team)
         if not self.call:
             raise MemoryError("not enough memory for a step")
         self.close = weakref.finalize(self, library.close, self.call)
