@@ -19,7 +19,7 @@ CHECKS = {
     "types": ["pyright", "--pythonpath", sys.executable],
 }
 # One thread a worker: two workers of two threads each wait for one another on two cores.
-TESTS = ["pytest", "--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+TESTS = ["pytest", "--numprocesses", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
 
 
