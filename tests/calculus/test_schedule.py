@@ -8,6 +8,8 @@ from sweeps_of import SWEEPS, program, sweep
 from bptt import cells
 from bptt.calculus.derive import adjoint
 from bptt.calculus.schedule import schedule
+from bptt.cell import Cell
+from bptt.errors import UserError
 from bptt.ir.plan import Phase, Plan
 from bptt.ir.program import refs
 
@@ -91,3 +93,13 @@ def check_read(found: object, known: set[str], lagged: set[str]) -> None:
     """All references are to names that there are."""
     for name, lag in found:  # type: ignore[attr-defined]
         assert name in known or (lag == 1 and name in lagged), f"`{name}` at {lag}"
+
+
+def test_a_sum_that_doubles_again_and_again_is_refused() -> None:
+    """Forty short calls would be 2^40 terms: an error, and at once."""
+    doubled = "W @ x[t]"
+    for _ in range(40):
+        doubled = f"f({doubled})"
+    cell = Cell(f"f(v) = v + v\nh[t] = h[t-1] + {doubled}\n")
+    with pytest.raises(UserError, match="more than 65,536 terms"):
+        schedule(cell.lowered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 
+from bptt.errors import UserError
 from bptt.ir.dims import solved, terms
 from bptt.ir.ops import node, ref
 from bptt.ir.program import (
@@ -49,11 +50,20 @@ def substituted(root: Node, by: Mapping[Node, Node]) -> Node:
     return rebuild(root, lambda n, _: by.get(n))
 
 
+MOST_ADDENDS = 1 << 16
+
+
 def addends(n: Node) -> list[Node]:
-    """The terms of a chain of additions, left to right."""
+    """The terms of a chain of additions, left to right. Raises UserError for too many of them:
+    a sum that is written with itself, again and again, has 2^k."""
     found: list[Node] = []
     stack = [n]
     while stack:
+        if len(found) > MOST_ADDENDS:
+            raise UserError(
+                f"a sum has more than {MOST_ADDENDS:,} terms when it is written out",
+                help="write what is added to itself as a product",
+            )
         n = stack.pop()
         if n.op == "add":
             stack += reversed(n.args)
