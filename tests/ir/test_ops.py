@@ -326,7 +326,7 @@ def test_infinity_goes_where_the_limit_is(op: str, low: float, high: float) -> N
     assert float(value(n, {"a": np.float64(math.inf)})) == high
 
 
-@pytest.mark.parametrize("op", sorted(set(EXAMPLES) - {"positive", "prefer", "same"}))
+@pytest.mark.parametrize("op", sorted(set(EXAMPLES) - {"positive", "prefer", "same", "unless"}))
 def test_nan_is_never_hidden(op: str, rng: np.random.Generator) -> None:
     n = EXAMPLES[op][0]
     for a in n.args:

@@ -48,6 +48,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "positive": lambda v: (v > 0) * 1.0,
     "prefer": lambda a, b: (np.sign(np.subtract(a, b)) + 1) / 2,
     "same": lambda a, b: np.equal(a, b) * 1.0,
+    "unless": lambda a, c: np.where(np.greater(c, 0), 0.0, a),
     "dot": lambda a, b: a @ b,
     "max": lambda a, b=None: np.max(a) if b is None else np.maximum(a, b),
     "min": np.minimum,

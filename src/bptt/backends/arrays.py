@@ -83,6 +83,10 @@ class NumpyArrays:
         """1 where a = b, else 0."""
         return (a == b).astype(np.result_type(a))
 
+    def unless(self, a: Array, c: Array) -> Array:
+        """0 where c > 0, else a."""
+        return np.where(c > 0, np.zeros_like(a), a)
+
     def sum(self, a: Array) -> Array:
         """Of each row, kept as one column."""
         return a.sum(-1, keepdims=True)
@@ -226,6 +230,10 @@ class TorchArrays(NumpyArrays):
 
     def same(self, a: Array, b: Array) -> Array:
         return (a == b).to(a.dtype)
+
+    def unless(self, a: Array, c: Array) -> Array:
+        a, c = self._both(a, c)
+        return self.torch.where(c > 0, a.new_zeros(()), a)
 
     def sum(self, a: Array) -> Array:
         return a.sum(-1, keepdim=True)

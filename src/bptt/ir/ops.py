@@ -216,6 +216,11 @@ def mean(a: Node) -> Node:
     return div(summed(a), size(a.dims[0]))
 
 
+def unless(a: Node, c: Node) -> Node:
+    """0 where c > 0, else a: chosen, not multiplied, so that an infinite `a` is 0 there too."""
+    return _join("unless", a, c)
+
+
 def block(a: Node, *spans: tuple[Dim, Dim]) -> Node:
     """A stretch (start, size) along each axis of a vector or matrix."""
     return node("block", a, attr=spans)
@@ -365,6 +370,10 @@ def _pow(n: Node, sizes: Mapping[str, int], x: Array) -> Array:
 
 def _prefer(a: Array, b: Array) -> Array:
     return 0.5 * (1 + np.sign(_real(a) - _real(b)))
+
+
+def _unless(a: Array, c: Array) -> Array:
+    return np.where(_real(c) > 0, 0.0, a)
 
 
 def _softmax(x: Array) -> Array:
@@ -579,6 +588,10 @@ def _sign(x: Array) -> Array:
     return np.sign(_real(x))
 
 
+def _sign_of_second(a: Array, c: Array) -> Array:
+    return _sign(c)
+
+
 def _difference_sign(a: Array, b: Array) -> Array:
     return np.sign(_real(a) - _real(b))
 
@@ -640,6 +653,8 @@ OPS: dict[str, Op] = {
         lambda g, y, a, b: (None, None),
         branch=_difference_sign,
     ),
+    # 0 where the second is above 0, else the first
+    "unless": _ew(2, _unless, lambda g, y, a, c: (unless(g, c), None), branch=_sign_of_second),
     # structure
     "matmul": Op(2, _matmul_sizes, lambda a, b: a @ b, _d_matmul, _t_product(matmul)),
     "outer": Op(

@@ -26,7 +26,7 @@ _BINARY: dict[str, Callable[[Node, Node], Node]] = {
     "/": ops.div,
     "@": ops.matmul,
 }
-_BESIDE = ("max", "min", "prefer", "same")
+_BESIDE = ("max", "min", "prefer", "same", "unless")
 _PLAIN = (
     "tanh sin cos exp log sqrt softplus logsigmoid softsign relu abs sign sigmoid positive outer"
     " concat row softmax log_softmax sum"

@@ -44,7 +44,7 @@ _ARGUMENTS: dict[str, tuple[int, int]] = dict.fromkeys(ELEMENTWISE, (1, 1)) | {
 FUNCTIONS = tuple(_ARGUMENTS)
 # Spellings of the canonical text only; no definition may take them.
 MACHINE_FUNCTIONS = tuple(
-    "block embed fill size lower each positive prefer same pull slope row put_row".split()
+    "block embed fill size lower each positive prefer same unless pull slope row put_row".split()
 )
 _FOREIGN = {
     "σ": "sigmoid",

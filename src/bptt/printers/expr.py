@@ -17,11 +17,11 @@ from bptt.ir.ops import mean
 from bptt.ir.program import Node
 
 # Elementwise operators and functions of two arguments: a number beside a vector is filled.
-BESIDE = frozenset(("add", "sub", "mul", "div", "max", "min", "prefer", "same"))
+BESIDE = frozenset(("add", "sub", "mul", "div", "max", "min", "prefer", "same", "unless"))
 # Functions that every language may call by the name they have in the language of cells.
 _NAMES = (
     "tanh sin cos sigmoid exp log sqrt softplus logsigmoid softsign relu abs sign positive"
-    " prefer same"
+    " prefer same unless"
     " max min outer sum concat row softmax log_softmax dot mean cumsum rcumsum"
 )
 PLAIN: Mapping[str, str] = MappingProxyType({n: n for n in _NAMES.split()} | {"row_max": "max"})

@@ -19,7 +19,7 @@
 // clang-format off
 ONE(exp) ONE(log) ONE(tanh) ONE(sigmoid) ONE(softplus) ONE(logsigmoid) ONE(softsign) ONE(sqrt)
 ONE(abs) ONE(sign) ONE(sin) ONE(cos) ONE(relu) ONE(positive)
-TWO(max) TWO(min) TWO(prefer) TWO(same)
+TWO(max) TWO(min) TWO(prefer) TWO(same) TWO(unless)
 // clang-format on
 
 int lanes(void) { return LANES; }

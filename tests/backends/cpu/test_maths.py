@@ -124,6 +124,7 @@ def test_tiny_numbers_stay_what_they_are(dtype: str, level: str) -> None:
         ("min", np.minimum),
         ("same", np.equal),
         ("prefer", lambda a, b: np.where(a > b, 1, np.where(a < b, 0, 0.5))),
+        ("unless", lambda a, b: np.where(b > 0, 0, a)),
     ],
 )
 def test_two_arguments(

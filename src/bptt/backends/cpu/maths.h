@@ -90,6 +90,7 @@ BPTT_INLINE V v_one(I mask) { return (V)(mask & (I)v_set(1)); }
 BPTT_INLINE V v_positive(V x) { return v_one(x > 0); }
 BPTT_INLINE V v_sign(V x) { return v_one(x > 0) - v_one(x < 0); }
 BPTT_INLINE V v_same(V a, V b) { return v_one(a == b); }
+BPTT_INLINE V v_unless(V a, V c) { return (V)((I)a & ~(c > 0)); }
 BPTT_INLINE V v_prefer(V a, V b) { return (real)0.5 + (real)0.5 * (v_one(a > b) - v_one(a < b)); }
 BPTT_INLINE V v_relu(V x) { return v_at_least(x, v_set(0)); }
 BPTT_INLINE V v_min(V a, V b) { return v_pick((a <= b) | (a != a), a, b); }

@@ -15,7 +15,7 @@ WHOLE = PIECES | {"row"}  # ops whose arguments are read as they lie in memory
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 FUNCTIONS = frozenset(
     "tanh sin cos sigmoid exp log sqrt relu softplus logsigmoid softsign abs positive sign"
-    " prefer same max min".split()
+    " prefer same unless max min".split()
 )
 HEAD = (
     "static void body{0}(const View *v, const real *tile, i64 across, i64 down, i64 r0, i64 r1,\n"

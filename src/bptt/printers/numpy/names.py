@@ -14,7 +14,7 @@ FUNCTIONS = {
     name: name
     for name in (
         "tanh sin cos sigmoid exp log sqrt relu softplus logsigmoid softsign abs positive sign"
-        " prefer same max min"
+        " prefer same unless max min"
     ).split()
 }
 Key = tuple[str, int]  # a series at a lag; a stack is called `stack0`

@@ -75,8 +75,9 @@ class Latex(Spelled):
         | {"sigmoid": r"\sigma", "row_max": r"\max"}
         | {
             name: rf"\operatorname{{{name.replace('_', '-')}}}"
-            for name in "softplus logsigmoid softsign relu sign positive prefer same sum mean"
-            " softmax log_softmax row put_row embed cumsum rcumsum repeat fold lower each".split()
+            for name in "softplus logsigmoid softsign relu sign positive prefer same unless"
+            " sum mean softmax log_softmax row put_row embed cumsum rcumsum repeat fold lower"
+            " each".split()
         }
     )
 

@@ -65,8 +65,8 @@ class MathML(Spelled):
         {
             name: f"<mi>{name.replace('_', '-')}</mi>"
             for name in "tanh sin cos exp log max min softplus logsigmoid softsign relu sign"
-            " positive prefer same sum mean softmax log_softmax row put_row embed cumsum rcumsum"
-            " repeat fold lower each".split()
+            " positive prefer same unless sum mean softmax log_softmax row put_row embed cumsum"
+            " rcumsum repeat fold lower each".split()
         }
         | {"sigmoid": "<mi>σ</mi>", "row_max": "<mi>max</mi>"}
     )

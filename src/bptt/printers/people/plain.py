@@ -21,6 +21,7 @@ _EXPLAINED = {
     "positive": "positive(a) is 1 where a > 0, else 0.",
     "prefer": "prefer(a, b) is 1 where a > b, 1/2 where they are equal, else 0.",
     "same": "same(a, b) is 1 where a and b are equal, else 0.",
+    "unless": "unless(a, c) is 0 where c > 0, else a.",
     "rcumsum": "rcumsum(v) is the cumulative sum of v from its end.",
     "fold": "fold(v, n) sums the elements of v in groups of n.",
     "row": "row(E, k) is row number k of E, counted from 0.",
