@@ -38,11 +38,17 @@ FLOORS = {
     "nn": 6,
     "bench": 6,
     "tasks": 6,
+    "export": 6,
     "cli": 6,
     "bptt": 7,
 }
-# On one floor, besides: a task trains layers, a command runs tasks.
-NEIGHBOURS = {"bench": {"nn"}, "tasks": {"nn"}, "cli": {"nn", "bench", "tasks"}}
+# On one floor, besides: a task trains layers, an export writes them, a command runs all.
+NEIGHBOURS = {
+    "bench": {"nn"},
+    "tasks": {"nn"},
+    "export": {"nn", "tasks"},
+    "cli": {"nn", "bench", "tasks", "export"},
+}
 # Each language (a file or folder in printers/) and each backend (a folder) is one of a kind and
 # imports none of the others. What languages share: the walk, and the layout for people. What
 # backends share: array functions, generated functions, what shapes say, rows that numbers choose.
@@ -87,7 +93,7 @@ DIALECTS = {
     "printers.people.worked_markdown": {"printers.people.worked_latex"},
 }
 # What a command imports within its function, so that the others stay quick.
-HEAVY = {"nn", "tasks", "bench", "backends", "proof"}
+HEAVY = {"nn", "tasks", "export", "bench", "backends", "proof"}
 
 # What a room may import from outside, on loading and (lazily) within a function.
 OUTSIDE = {
@@ -98,6 +104,7 @@ OUTSIDE = {
     "cell": {"numpy"},
     "nn": {"numpy", "torch"},
     "tasks": {"numpy", "torch", "rich", "safetensors", "matplotlib"},
+    "export": {"numpy", "torch"},
     "bench": {"numpy", "click"},
     "cli": {"click"},
 }

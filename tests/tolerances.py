@@ -99,8 +99,29 @@ SAME_LINE = 1e-9
 TORCH = 1e-10
 # Third derivatives of sums of cubes: some thousand terms, of size up to a hundred.
 TORCH_THIRD = 1e-8
+# A batch whose sequences are set back in the midst, against the pieces apart, in float64.
+PIECES = 1e-12
+# A mean of random numbers against its expectation, in deviations of such a mean: with a fixed seed,
+# of which one in two million is farther off.
+SIGMAS = 5.0
 # A result that was rounded once to bfloat16, which has 8 bits.
 BFLOAT16 = 2**-8
+# Under autocast, at 1,000 steps and against float64: the state is float32 inside, and the output is
+# rounded once, to 8 or 11 bits. The adjoint of the output is rounded as often: each gradient is off
+# by such a part of its largest entry, twice that where a few terms of random sign do not cancel.
+AUTOCAST = {"bfloat16": 2**-8, "float16": 2**-11}
+AUTOCAST_STATE = 1e-5
+AUTOCAST_GRADIENT = {"bfloat16": 2**-7, "float16": 2**-10}
+# The losses of a program in float64 over some ten updates: each adds roundings of 1e-16, which
+# Adam's division by the root of small squares makes a few thousand times larger.
+SAME_PROGRAM = 1e-9
+
+# --- exported files -------------------------------------------------------------------------------
+
+# A layer in plain C, or in onnxruntime, against the layer over some steps, relative to the largest
+# entry (at least 1): sums of tens of products in another order, 6e-8 or 1e-16 each, in a state that
+# carries them on.
+EXPORTED = {"float": 1e-5, "double": 1e-10}
 
 # --- other libraries ------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ VERBS = {
     "show": "The text of a cell, verbatim.",
     "train": "Train a character-level language model.",
     "sample": "Let a trained model write.",
+    "export": "A trained model as one C file, or as an ONNX graph.",
     "bench": "How fast layers run here, beside others.",
     "doctor": "What runs cells on this machine, and how.",
 }
