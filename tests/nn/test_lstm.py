@@ -278,6 +278,8 @@ def test_a_cell_of_another_kind_is_refused(options: dict[str, Any], said: str) -
         lambda kind: kind(X, H)(torch.ones(T, B, X), (torch.ones(1, B, H), torch.ones(1, B, X))),
         lambda kind: kind(X, H)(torch.ones(T, B, X), (torch.ones(1, H), torch.ones(1, H))),
         lambda kind: kind(X, H)(torch.ones(T, X), (torch.ones(1, B, H), torch.ones(1, B, H))),
+        lambda kind: kind(X, H)(torch.ones(T, B, X), (torch.ones(1, B, H),) * 3),
+        lambda kind: kind(X, H)(torch.ones(0, B, X)),
         lambda kind: kind(X, H, proj_size=H),
         lambda kind: kind(X, H, dropout=2),
         lambda kind: kind(X, -1),

@@ -11,10 +11,11 @@ import torch
 from nn.eager import assert_close
 from tolerances import BACKEND, TORCH
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import bptt.nn
 from bptt.errors import UserError
-from bptt.nn import LSTM, Recurrent
+from bptt.nn import GRU, LSTM, RNN, Recurrent
 from bptt.nn.quick import Quick
 
 T, B, X, H = 6, 3, 5, 7
@@ -26,7 +27,28 @@ LAYERS = {
     "peephole": lambda: Recurrent("peephole", X, H, num_layers=2),
     "gru": lambda: Recurrent("gru", X, H, bidirectional=True),
     "layer norm": lambda: Recurrent("layernorm_rnn", X, H),
+    "learned states": lambda: GRU(X, H, num_layers=2, learn_initial=True),
+    "no bias": lambda: RNN(X, H, bias=False),
 }
+# how an input of [B, T, X] may be laid out, and what the layer is told of it
+LAYOUTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "time first, a view": (lambda x: x.transpose(0, 1), {}),
+    "batch first": (lambda x: x, {"batch_first": True}),
+    "batch first, a view": (
+        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+        {"batch_first": True},
+    ),
+    "one sequence": (lambda x: x[1], {"batch_first": True}),
+    "packed": (lambda x: packed(x, [4, 6, 1]), {}),
+    "packed and sorted": (lambda x: packed(x, [6, 5, 5]), {}),
+}
+
+
+def packed(x: Tensor, lengths: list[int]) -> PackedSequence:
+    found = pack_padded_sequence(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+    if sorted(lengths, reverse=True) == lengths:
+        return PackedSequence(found.data, found.batch_sizes)
+    return found
 
 
 @pytest.fixture
@@ -48,8 +70,9 @@ def everything(layer: nn.Module, given: dict[str, Any], order: int = 1) -> list[
     """Outputs, last states, and every gradient, or those of the gradients."""
     x = given["x"].clone().requires_grad_()
     states = given["states"] and tuple(s.clone().requires_grad_() for s in given["states"])
-    y, last = layer(x, states)
-    values = [y, *last]
+    y, last = layer(given.get("laid", _as_it_is)(x), _handed(layer, states))
+    y = y.data if isinstance(y, PackedSequence) else y
+    values = [y, *_states(last)]
     loss = sum((v.sin() * (k + 1)).sum() for k, v in enumerate(values))
     by = [x, *(states or ()), *layer.parameters()]
     grads = torch.autograd.grad(loss, by, create_graph=order > 1, materialize_grads=True)
@@ -59,12 +82,25 @@ def everything(layer: nn.Module, given: dict[str, Any], order: int = 1) -> list[
     return [v.detach() for v in (*values, *grads)]
 
 
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _handed(layer: nn.Module, states: Any) -> Any:
+    """States as the layer takes them."""
+    return states[0] if states and isinstance(layer, GRU | RNN) else states
+
+
+def _states(last: Any) -> tuple[Tensor, ...]:
+    return (last,) if isinstance(last, Tensor) else last
+
+
 def sample(layer: nn.Module, states: bool) -> dict[str, Any]:
     """An input in float64, and states where asked for."""
     layer.double()
     x = torch.randn(T, B, X, dtype=torch.float64)
     _y, last = layer(x)
-    first = tuple(torch.randn_like(s) for s in last) if states else None
+    first = tuple(torch.randn_like(s) for s in _states(last)) if states else None
     return {"x": x, "states": first}
 
 
@@ -81,6 +117,68 @@ def test_it_is_the_long_way(
     assert taken == [True]
     monkeypatch.setattr(Quick, "run", lambda *_: None)
     assert_close(short, everything(layer, given, order), TORCH)
+
+
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", [GRU, LSTM, "gru_cho"])
+@pytest.mark.usefixtures("poisoned")
+def test_however_an_input_is_laid_out(
+    kind: Any, layout: str, states: bool, taken: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid, options = LAYOUTS[layout]
+    if isinstance(kind, str):
+        layer: Any = Recurrent(kind, X, H, bidirectional=True, **options)
+    else:
+        layer = kind(X, H, bidirectional=True, **options)
+    layer.double()
+    given = {"x": torch.randn(B, T, X, dtype=torch.float64), "laid": laid, "states": None}
+    _, last = layer(laid(given["x"]))
+    if states:
+        given["states"] = tuple(torch.randn_like(s) for s in _states(last))
+    taken.clear()
+    short = everything(layer, given)
+    assert taken == [True]
+    monkeypatch.setattr(Quick, "run", lambda *_: None)
+    assert_close(short, everything(layer, given), TORCH)
+
+
+def test_second_derivatives_of_a_ragged_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LAYERS["gru"]()
+    given = sample(layer, True) | {"x": torch.randn(B, T, X, dtype=torch.float64)}
+    given["laid"] = LAYOUTS["packed"][0]
+    short = everything(layer, given, 2)
+    monkeypatch.setattr(Quick, "run", lambda *_: None)
+    assert_close(short, everything(layer, given, 2), TORCH)
+
+
+def test_dropout_between_layers(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = GRU(X, H, num_layers=3, dropout=0.5)
+    given = sample(layer, False)
+    found: list[Any] = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        found.append(everything(layer, given))
+        monkeypatch.setattr(Quick, "run", lambda *_: None)
+    assert all(taken)
+    assert_close(*found, TORCH)
+
+
+def test_half_of_a_sum_is_frozen() -> None:
+    """A GRU's biases are sums in two of their three parts: each half gets what is its own."""
+    layer = GRU(X, H).double()
+    nn.init.normal_(layer.bias_hh_l0)
+    x = torch.randn(T, B, X, dtype=torch.float64)
+    layer(x)[0].sin().sum().backward()
+    want = {name: p.grad for name, p in layer.named_parameters()}
+    assert not torch.equal(want["bias_ih_l0"], want["bias_hh_l0"])
+    for name, other in (("bias_ih_l0", "bias_hh_l0"), ("bias_hh_l0", "bias_ih_l0")):
+        layer.zero_grad()
+        layer.get_parameter(name).requires_grad_(False)
+        layer(x)[0].sin().sum().backward()
+        assert layer.get_parameter(name).grad is None
+        assert_close(layer.get_parameter(other).grad, want[other], TORCH)
+        layer.get_parameter(name).requires_grad_(True)
 
 
 def test_without_gradients(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +234,7 @@ def test_gradients_add_up_and_are_not_shared() -> None:
 
 
 def test_it_steps_aside(taken: list[bool]) -> None:
-    """Transforms, parametrizations, autocast, other ways to keep and to lay out an input."""
+    """Transforms, parametrizations, autocast, other ways to keep, states of another format."""
     layer = LSTM(X, H)
     x = torch.randn(T, B, X)
     y, _ = layer(x)
@@ -147,8 +245,6 @@ def test_it_steps_aside(taken: list[bool]) -> None:
     calls = [
         lambda: torch.func.functional_call(layer, {"weight_hh_l0": torch.zeros(4 * H, H)}, (x,)),
         lambda: torch.func.vmap(lambda x: layer(x)[0])(x[None]),
-        lambda: layer(x.transpose(0, 1).contiguous().transpose(0, 1)),
-        lambda: layer(x[:, 0]),
     ]
     layer.keep = "states"
     layer(x)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from bptt.calculus.summary import plans
 from bptt.errors import UserError
 from bptt.nn.backend import Choice, choice
+from bptt.nn.begin import Begin, begin
 from bptt.nn.layout import Keeps, Layout, Weight
+from bptt.nn.quick import Quick
 from bptt.nn.stepper import Stepper
 from bptt.printers.plan import show_plan
 
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 
 
 class Engine(Keeps):
-    """What `Recurrent` and `LSTM` have in common beside what they compute."""
+    """What `Recurrent` and torch's layers have in common beside what they compute."""
 
     cell: Cell
     input_size: int
+    _begin: Begin
     _layout: Layout
+    _short: Quick
     _tails: list[list[str]]
 
     def _every_weight(self) -> list[Weight]:
@@ -33,6 +37,11 @@ class Engine(Keeps):
     def _first(self, batch: int) -> list[Tensor]:
         """The states as the cell declares them, each [L*D, batch, w]."""
         raise NotImplementedError
+
+    def _begin_as_asked(self) -> None:
+        """Set the gates and first states for which the caller said where they begin."""
+        sources = [each for layer in self._short.sources for each in layer]
+        begin(cast(nn.Module, self), self._layout, self._begin, sources)
 
     def _choice(self) -> Choice:
         return choice(list(cast(nn.Module, self).parameters()) or self._first(1))

@@ -18,12 +18,13 @@ from bptt.ir.dims import Dim, Dims, show_dim, size_of, terms
 from bptt.ir.ops import number
 from bptt.ir.ports import At, inputs
 from bptt.ir.program import Node, Program, Role, State, walk
+from bptt.language.canonical import read
 from bptt.nn.run import run
 from bptt.nn.shapes import solve
 from bptt.nn.sweep import Keep, checked_keep
 from bptt.printers.text import text as canonical_text
 
-_ARGUMENTS = ("self", "input", "states", "table")
+_ARGUMENTS = ("self", "input", "states", "table", "resets", "reset_to", "return_states")
 
 
 class Keeps:
@@ -171,6 +172,20 @@ def layout_of(program: Program, cell: str) -> Layout:
     )
 
 
+def retold(layout: Layout, p: Program) -> Layout:
+    """`layout`, running `p`: a rewritten form of what `layout.forward` says, which may read
+    further inputs."""
+    ports = [port for port in inputs(read(layout.forward)) if port.at is not At.START]
+    first = ports[layout.reads.index("")].name
+    return replace(
+        layout,
+        forward=canonical_text(p),
+        backward=canonical_text(replace(p, dir=-p.dir)),
+        reads=_reads(p, first),
+        rows=_rows(p, first),
+    )
+
+
 def _reads(p: Program, first: str) -> tuple[str, ...]:
     names = (port.name for port in inputs(p) if port.at is not At.START)
     return tuple("" if name == first else name for name in names)
@@ -256,7 +271,16 @@ def constant(
     return value.expand(shape).clone()
 
 
-def run_layers(
+class Ran(NamedTuple):
+    """What layers gave: the output of the last, the last value of each state and, of each layer,
+    the series that were asked for."""
+
+    output: Tensor
+    finals: list[Tensor]
+    series: list[dict[str, Tensor]]
+
+
+def ran(
     layout: Layout,
     x: Tensor,
     starts: Sequence[Tensor],
@@ -267,38 +291,52 @@ def run_layers(
     widths: Sequence[Sequence[int]] = (),
     keep: Keep = "all",
     table: Tensor | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """The output of the last layer, and the last value of each state.
+    feeds: Sequence[Mapping[str, Tensor]] = (),
+    series: Sequence[str] = (),
+) -> Ran:
+    """Run all layers, one on the other.
 
     `x` [T, B, X], or [N, X] where `batch_sizes` says that it is ragged; `starts` [L*D, B, w], one
     a state; `weights[layer][direction]`. `dropout` is what is dropped between layers. `others` are
     the further inputs by name, each with a tensor a layer, laid out as `x` or [B, w]. `widths`: of
     the states in each layer, where they are not those of `starts`. `keep`: see `run`.
     `table` [V, X]: the first layer reads rows of it, and `x`, [T, B, 1] or [N, 1], says which.
+    `feeds`: further inputs of each layer and direction, one after the other. `series`: what the
+    programs give behind their outputs; that of two directions stands side by side, as the output.
     """
     if table is not None:
         others = {**others, layout.rows.table: [table[:, 0] if layout.rows.numbers else table]}
     x = x[None]
     finals: list[list[Tensor]] = [[] for _ in starts]
+    given: list[dict[str, Tensor]] = []
+    names = (*(name for name, _ in layout.outputs), *series)
     row = 0
     for k, directions in enumerate(weights):
-        found: list[Tensor] = []
+        found: list[list[Tensor]] = []
         program = layout if table is None or k else layout.rows
         for weight, text in zip(directions, (program.forward, program.backward), strict=False):
+            own = {name: each[k] for name, each in others.items() if k < len(each)}
+            own.update(feeds[row] if feeds else {})
             tensors = [
-                x if not name else others[name][k][None] if name in others else weight(name)
+                x if not name else own[name][None] if name in own else weight(name)
                 for name in program.reads
             ]
-            own = widths[k] if widths else [start.shape[-1] for start in starts]
-            tensors += [s[row : row + 1, :, :w] for s, w in zip(starts, own, strict=True)]
+            wide = widths[k] if widths else [start.shape[-1] for start in starts]
+            tensors += [s[row : row + 1, :, :w] for s, w in zip(starts, wide, strict=True)]
             results = run(text, tensors, batch_sizes, keep)
-            found += results[: len(layout.outputs)]
-            last = results[len(layout.outputs) :]
+            found.append(results[: len(names)])
+            last = results[len(names) :]
             for final, start, result in zip(finals, starts, last, strict=True):
                 missing = start.shape[-1] - result.shape[-1]
                 final.append(nn.functional.pad(result, (0, missing)) if missing else result)
             row += 1
-        x = found[0] if len(found) == 1 else torch.cat(found, -1)
+        if series:
+            given.append({n: _beside(ys)[0] for n, *ys in zip(names, *found, strict=True)})
+        x = _beside([y for ys in found for y in ys[: len(layout.outputs)]])
         if dropout and k < len(weights) - 1:
             x = nn.functional.dropout(x, dropout)
-    return x[0], [final[0] if row == 1 else torch.cat(final) for final in finals]
+    return Ran(x[0], [final[0] if row == 1 else torch.cat(final) for final in finals], given)
+
+
+def _beside(found: Sequence[Tensor]) -> Tensor:
+    return found[0] if len(found) == 1 else torch.cat(list(found), -1)

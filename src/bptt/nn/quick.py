@@ -8,36 +8,47 @@ threads, the backend) is read anew; only what follows from shapes is remembered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence
 
 from bptt.nn.backend import compiled
+from bptt.nn.batches import Batch
 from bptt.nn.layout import Layout
 from bptt.nn.run import transformed
-from bptt.nn.trained import Read, Way
+from bptt.nn.trained import Lengths, Read, Way
 
 PLAIN = (Tensor, nn.Parameter)
 
 
 class Source(NamedTuple):
     """Where a constant of the cell lies: part number `part` of `parts` of a parameter, or of the
-    sum of two."""
+    sum of two. Without `names` it is so many `zeros`."""
 
     names: tuple[str, ...]
     part: int = 0
     parts: int = 1
+    zeros: int = 0
 
 
 class Quick:
-    """One layer's short way. `sources`: of the constants of each layer and direction."""
+    """One layer's short way. `sources`: of the constants of each layer and direction. `learned`:
+    the parameters from which its states begin, if they are not the cell's own numbers."""
 
-    def __init__(self, layout: Layout, sources: Sequence[Sequence[Mapping[str, Source]]]) -> None:
-        self.layout, self.sources = layout, sources
+    def __init__(
+        self,
+        layout: Layout,
+        sources: Sequence[Sequence[Mapping[str, Source]]],
+        learned: Sequence[str] = (),
+    ) -> None:
+        self.layout, self.sources, self.learned = layout, sources, learned
         each = [d for ds in sources for d in ds]
-        self.names = list(dict.fromkeys(n for d in each for s in d.values() for n in s.names))
+        found = [s for d in each for s in d.values()]
+        self.names = list(dict.fromkeys(n for s in found for n in s.names))
+        self.zeros = max((s.zeros for s in found), default=0)
         self.rows = len(each)
         self.ways: list[list[Way]] | None = None
         self.filled: dict[tuple[torch.dtype, int], list[Tensor]] = {}
@@ -45,38 +56,35 @@ class Quick:
         self.possible = simple and all(isinstance(start, float) for start in layout.starts)
 
     def __reduce__(self) -> tuple[type[Quick], tuple[object, ...]]:
-        return Quick, (self.layout, self.sources)
+        return Quick, (self.layout, self.sources, self.learned)
 
     def run(
         self,
-        layer: nn.Module,
-        x: Tensor,
-        starts: Sequence[Tensor] | None,
+        layer: Any,
+        given: Tensor | PackedSequence,
+        states: Sequence[Tensor] | None,
         widths: Sequence[int],
         keep: str,
-    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        """What `run_layers` gives, or None where it is for that to run.
-
-        `x` is [T, B, X] and as wide as the layer says; `widths` are those of the states.
-        """
-        if not self.possible or not _meant(x):
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]] | None:
+        """What a call of `layer` with an input and states gives, or None where the long way is to
+        run: also where anything does not fit, which that refuses. `widths`: of the states."""
+        if not self.possible or torch.compiler.is_compiling():  # what follows cannot be traced
             return None
-        dtype, rows, batch = x.dtype, self.rows, x.shape[1]
-        params, buffers = layer._parameters, layer._buffers
-        values: list[Tensor] = []
-        for name in self.names:
-            p = params.get(name)
-            if p is None:
-                p = buffers.get(name)
-            if type(p) not in PLAIN or p is None or not _fits(p, dtype):
-                return None  # parametrized, for instance: it is worked out when it is read
-            values.append(p)
-        if starts is None:
-            starts = self._starts(dtype, batch, widths)
-        else:
-            for s, w in zip(starts, widths, strict=True):
-                if type(s) not in PLAIN or not _fits(s, dtype) or s.shape != (rows, batch, w):
-                    return None
+        packed = isinstance(given, PackedSequence)
+        x = given.data if packed else given
+        if not _meant(x) or x.shape[-1] != layer.input_size or not x.numel():
+            return None
+        if x.dim() != 2 and (packed or x.dim() != 3):
+            return None
+        batch = None
+        if packed or layer.batch_first or x.dim() == 2:
+            batch = Batch.of(given, layer.batch_first)
+            x = batch.x
+        size = x.shape[1] if batch is None else batch.size
+        values = self._values(layer, x.dtype)
+        starts = self._given(layer, states, x.dtype, size, widths, batch)
+        if values is None or starts is None:
+            return None
         trained = torch.is_grad_enabled() and (
             x.requires_grad
             or any(p.requires_grad for p in values)
@@ -87,33 +95,95 @@ class Quick:
         ways = self.ways or self._ways()
         if not self.possible:
             return None
+        lengths: Lengths = None
+        if batch is not None and batch.batch_sizes is not None:
+            lengths = tuple(batch.batch_sizes.tolist())
+        dropout = layer.dropout if layer.training else 0.0
         finals: list[Sequence[Tensor]] = []
         for directions in ways:
+            if dropout and finals:
+                x = nn.functional.dropout(x, dropout)
+            x = x.contiguous()
             outs: list[Tensor] = []
             for way in directions:
                 mine = [values[k] for k in way.params]
                 row = len(finals)
-                own = starts if rows == 1 else [s[row : row + 1] for s in starts]
-                run = way.trained(x, mine, own) if trained else way.forward(x, mine, own, False)
+                own = starts if self.rows == 1 else [s[row : row + 1] for s in starts]
+                if trained:
+                    run = way.trained(x, mine, own, lengths)
+                else:
+                    run = way.forward(x, mine, own, lengths, longer=False)
                 outs.append(run[0])
                 finals.append(run[1:])
             x = outs[0] if len(outs) == 1 else torch.cat(outs, -1)
-        if rows == 1:
-            return x, tuple(finals[0])
-        return x, tuple([torch.cat(found) for found in zip(*finals, strict=True)])
+        last = finals[0]
+        if self.rows > 1:
+            last = [torch.cat(found) for found in zip(*finals, strict=True)]
+        return (x, tuple(last)) if batch is None else batch.back(x, last)
 
-    def _starts(self, dtype: torch.dtype, batch: int, widths: Sequence[int]) -> list[Tensor]:
-        """The cell's own initial states, [rows, batch, w] each. Nobody writes to them."""
-        found = self.filled.get((dtype, batch))
+    def _values(self, layer: Any, dtype: torch.dtype) -> list[Tensor] | None:
+        """The parameters and buffers; None where one is no plain tensor of this format."""
+        params, buffers = layer._parameters, layer._buffers
+        values: list[Tensor] = []
+        for name in self.names:
+            p = params.get(name)
+            if p is None:
+                p = buffers.get(name)
+            if p is None or not _fits(p, dtype) or not p.is_contiguous():
+                return None  # parametrized, for instance: it is worked out when it is read
+            values.append(p)
+        if self.zeros:
+            values += self._filled(dtype, 0, (0.0,), [(self.zeros,)])
+        return values
+
+    def _given(
+        self,
+        layer: Any,
+        states: Sequence[Tensor] | None,
+        dtype: torch.dtype,
+        size: int,
+        widths: Sequence[int],
+        batch: Batch | None,
+    ) -> list[Tensor] | None:
+        """The states to begin with, [rows, size, w] each; None where one does not fit."""
+        rows = self.rows
+        if states is None and not self.learned:
+            shapes = [(rows, size, w) for w in widths]
+            return self._filled(dtype, size, self.layout.starts, shapes)
+        lead = (rows, size)
+        if states is None:
+            states, lead = [layer._parameters.get(name) for name in self.learned], (rows,)
+        elif batch is not None and batch.unbatched:
+            lead = (rows,)
+        if len(states) != len(widths):
+            return None
+        for s, w in zip(states, widths, strict=True):
+            if not _fits(s, dtype) or s.shape != (*lead, w):
+                return None
+        if lead == (rows,):
+            states = [s[:, None].expand(-1, size, -1) for s in states]
+        elif batch is not None:
+            states = batch.starts(states)
+        return [s.contiguous() for s in states]
+
+    def _filled(
+        self,
+        dtype: torch.dtype,
+        size: int,
+        numbers: Sequence[float | str],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> list[Tensor]:
+        """Tensors of these shapes that hold one number each. Nobody writes to them."""
+        found = self.filled.get((dtype, size))
         if found is None:
             if len(self.filled) > 16:
                 self.filled.clear()
             with torch.inference_mode(False):  # or no later call could be trained
                 found = [
-                    torch.full((self.rows, batch, w), float(start), dtype=dtype, device="cpu")
-                    for start, w in zip(self.layout.starts, widths, strict=True)
+                    torch.full(shape, float(number), dtype=dtype, device="cpu")
+                    for number, shape in zip(numbers, shapes, strict=True)
                 ]
-            self.filled[dtype, batch] = found
+            self.filled[dtype, size] = found
         return found
 
     def _ways(self) -> list[list[Way]]:
@@ -122,7 +192,9 @@ class Quick:
         def read(name: str, sources: Mapping[str, Source]) -> Read:
             if not name:
                 return (-1, -1, 0, 1)
-            names, part, parts = sources[name]
+            names, part, parts, _ = sources[name]
+            if not names:
+                return (len(places), -1, 0, 1)
             return (places[names[0]], places[names[1]] if names[1:] else -1, part, parts)
 
         def way(text: str, sources: Mapping[str, Source]) -> Way:
@@ -140,20 +212,16 @@ class Quick:
         return ways
 
 
-def _fits(x: Tensor, dtype: torch.dtype) -> bool:
-    return x.dtype is dtype and x.is_contiguous() and not x.is_neg() and x.is_cpu
+def _fits(x: Any, dtype: torch.dtype) -> bool:
+    return type(x) in PLAIN and x.dtype is dtype and not x.is_neg() and x.is_cpu
 
 
 def _meant(x: Tensor) -> bool:
     """Whether a tensor is only what it says, and compiled code runs it."""
-    if torch.compiler.is_compiling():
-        return False  # first: what follows cannot be traced
     return (
         type(x) in PLAIN
-        and x.is_contiguous()
         and not x.is_neg()
         and compiled(x)
-        and x.dim() == 3
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and not torch.is_autocast_enabled("cpu")
         and getattr(forward_ad, "_current_level", 0) < 0

@@ -17,9 +17,11 @@ from bptt.cell import Cell, load
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of, size_of
 from bptt.nn.batches import Batch, Precision
+from bptt.nn.begin import Begin, add_initial, learned, learned_names
 from bptt.nn.engine import Engine
 from bptt.nn.initial import start
-from bptt.nn.layout import Weight, constant, layout_of, run_layers, starting, tails_of
+from bptt.nn.layout import Weight, constant, layout_of, starting, tails_of
+from bptt.nn.options import Call, Options, Rates, ResetTo, ReturnStates, Series, given_back
 from bptt.nn.quick import Quick, Source
 from bptt.nn.tokens import as_series
 
@@ -59,6 +61,21 @@ class Recurrent(Engine, nn.Module):
     "all" it reads; "states", which are fewer series, and the rest is computed again; or "sqrt",
     the states at every sqrt(T)-th step or so, and the steps between are run again. The gradients
     are the same.
+
+    `forget_bias`, `chrono` and `learn_initial` are as in `LSTM`: where the bias b_f begins,
+    whatever an `init` line of the cell says, and parameters `h0`, `c0`, ... for the first states.
+    These begin where the cell's states do; one that the cell begins from a parameter gets no other.
+
+    `recurrent_dropout`, `variational_dropout`, `zoneout`: see docs/options.md. Each is a
+    probability, or a dict with one for each of some values of the cell. Masks are drawn by torch,
+    in training; outside of it a state of a zoneout is the mean of its old and its new value.
+
+    `resets`, booleans laid out as the input, say before which steps a sequence begins anew: from
+    the states that the call began with, or, with `reset_to="initial"`, from the cell's own. The
+    gradient is cut there, and a layer's other direction is set back between the same two steps.
+    With `return_states="all"` a call gives a third result: every state and named value of the
+    last layer's cell at every step, by name, laid out as the output; those of two directions side
+    by side. "layers" gives a list of them, one for each layer.
     """
 
     def __init__(
@@ -75,6 +92,12 @@ class Recurrent(Engine, nn.Module):
         functions: Mapping[str, str] | None = None,
         consts: Mapping[str, Tensor | float] | None = None,
         keep: str = "all",
+        recurrent_dropout: Rates = 0.0,
+        variational_dropout: Rates = 0.0,
+        zoneout: Rates = 0.0,
+        forget_bias: float | None = None,
+        chrono: float | None = None,
+        learn_initial: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -86,7 +109,9 @@ class Recurrent(Engine, nn.Module):
         self.cell, self.keep = cell_of(cell, functions), keep
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
-        self._layout = layout_of(self.cell.lowered, self.cell.name)
+        layout = layout_of(self.cell.lowered, self.cell.name)
+        self._options = Options(layout, recurrent_dropout, variational_dropout, zoneout)
+        self._layout = self._options.resting
         self._tails = tails_of(num_layers, bidirectional)
         known = self._layout.sizes(input_size, hidden_size, sizes or {})
         self.state_names = tuple(name for name, _ in self._layout.states)
@@ -115,7 +140,12 @@ class Recurrent(Engine, nn.Module):
         each = [
             [{n: Source((n + tail,)) for n in names} for tail in tails] for tails in self._tails
         ]
-        self._short = Quick(self._layout, each)
+        self._begin = Begin.of(self._layout, forget_bias, chrono, learn_initial)
+        if learn_initial:
+            rows = num_layers * len(self._tails[0])
+            add_initial(self, self._layout, rows, self.state_sizes, device, dtype)
+        first = list(learned_names(self._layout).values()) if learn_initial else []
+        self._short = Quick(self._layout, each, first)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -135,16 +165,27 @@ class Recurrent(Engine, nn.Module):
             for name, value in self.cell.inits.items():
                 if name in needed:
                     start(known(name), value, known)
+        self._begin_as_asked()
 
     def initial_states(self, batch: int) -> States:
-        """The states before the first step, as the cell declares them: each [L*D, batch, w]."""
+        """The states before the first step, as the cell declares them or as they were learned:
+        each [L*D, batch, w]."""
         like = next(iter((*self.parameters(), *self.buffers())), torch.empty(0))
         weights = [weight for layer in self._weights() for weight in layer]
-        return tuple(starting(self._layout, weights, self.state_sizes, batch, like))
+        found = starting(self._layout, weights, self.state_sizes, batch, like)
+        return tuple(learned(self, self._layout, found) if self._begin.learn_initial else found)
 
     @overload
     def forward(
-        self, input: Tensor, states: Given = None, *, table: Tensor | None = None, **inputs: Other
+        self,
+        input: Tensor,
+        states: Given = None,
+        *,
+        table: Tensor | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        reset_to: ResetTo = "start",
+        return_states: None = None,
+        **inputs: Other,
     ) -> tuple[Tensor, States]: ...
     @overload
     def forward(
@@ -153,21 +194,44 @@ class Recurrent(Engine, nn.Module):
         states: Given = None,
         *,
         table: Tensor | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        reset_to: ResetTo = "start",
+        return_states: None = None,
         **inputs: Other,
     ) -> tuple[PackedSequence, States]: ...
+    @overload
     def forward(
         self,
         input: Tensor | PackedSequence,
         states: Given = None,
         *,
         table: Tensor | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        reset_to: ResetTo = "start",
+        return_states: ReturnStates,
         **inputs: Other,
-    ) -> tuple[Tensor | PackedSequence, States]:
+    ) -> tuple[Tensor | PackedSequence, States, Series | list[Series]]: ...
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        states: Given = None,
+        *,
+        table: Tensor | None = None,
+        resets: Tensor | PackedSequence | None = None,
+        reset_to: ResetTo = "start",
+        return_states: ReturnStates | None = None,
+        **inputs: Other,
+    ) -> (
+        tuple[Tensor | PackedSequence, States]
+        | tuple[Tensor | PackedSequence, States, Series | list[Series]]
+    ):
         """See the class. Raises UserError where a shape or a dtype does not fit."""
-        if table is None and not inputs:
+        if table is None and resets is None and return_states is None and not inputs:
             quick = self._quick(input, states)
             if quick is not None:
                 return quick
+        call = Call(resets, reset_to, return_states)
+        call.check()
         if table is not None:
             input = as_series(input, table, self.input_size)
         batch = Batch.of(input, self.batch_first)
@@ -189,32 +253,35 @@ class Recurrent(Engine, nn.Module):
                 raise UserError(
                     f"the {what} is {tensor.dtype}, and the parameters are {weight.dtype}"
                 )
-        dropout = self.dropout if self.training else 0.0
-        output, finals = run_layers(
-            self._layout,
+        found = self._options.run(
+            call,
+            self.training,
+            input,
+            batch,
             x,
             starts,
             self._weights(),
-            batch.batch_sizes,
-            dropout,
+            self._sizes,
+            lambda: self.initial_states(batch.size),
+            self.dropout,
             others,
             self._widths if len(set(self._widths)) > 1 else (),
             self.keep,
             table,
         )
-        if precision is not None:
-            output = output.to(precision.output)
-        return batch.back(output, finals)
+        output = found.output if precision is None else found.output.to(precision.output)
+        output, finals = batch.back(output, found.finals)
+        if return_states is None:
+            return output, finals
+        return output, finals, given_back(found.series, return_states, batch)
 
-    def _quick(self, x: object, states: Given) -> tuple[Tensor, States] | None:
+    def _quick(
+        self, x: Tensor | PackedSequence, states: Given
+    ) -> tuple[Tensor | PackedSequence, States] | None:
         """The same by the short way, where that can be taken."""
-        if not isinstance(x, Tensor) or x.dim() != 3 or self.batch_first:
-            return None
-        if x.shape[-1] != self.input_size or (self.training and self.dropout):
+        if self.training and self._options.noisy:
             return None
         given = [states] if isinstance(states, Tensor) else states
-        if given is not None and len(given) != len(self.state_names):
-            return None
         if len(set(self._widths)) > 1:
             return None
         return self._short.run(self, x, given, self.state_sizes, self.keep)
@@ -286,7 +353,7 @@ class Recurrent(Engine, nn.Module):
                 shown.append(f"{name}={getattr(self, name)}")
         if self.keep != "all":
             shown.append(f"keep={self.keep}")
-        return ", ".join(shown)
+        return ", ".join([*shown, *self._options.shown(), *self._begin.shown()])
 
 
 def cell_of(cell: str | Path | Cell, functions: Mapping[str, str] | None) -> Cell:

@@ -22,6 +22,8 @@ from bptt.errors import UserError
 from bptt.ir.ports import At
 from bptt.ir.program import Program
 from bptt.nn.backend import execute
+from bptt.nn.operators import operated
+from bptt.nn.scanned import scanned
 from bptt.nn.shapes import output_shapes
 from bptt.nn.sweep import From, Keep, Sweep, Wiring, checked_keep, sweep_of
 from bptt.nn.windows import in_windows
@@ -303,7 +305,19 @@ class _PlainRun(_Run):
 def _in_graph(
     program: Program | str, keep: Keep, batch_sizes: Tensor | None, *tensors: Tensor
 ) -> tuple[Tensor, ...]:
-    return tuple(_full(sweep_of(program), tensors, batch_sizes, keep))
+    sweep = sweep_of(program)
+    if torch.onnx.is_in_onnx_export():
+        return tuple(_for_onnx(sweep, tensors, batch_sizes))
+    return tuple(_full(sweep, tensors, batch_sizes, keep))
+
+
+def _for_onnx(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
+    """A sweep in what ONNX has: an operator of its own, or a scan."""
+    if batch_sizes is not None:
+        raise UserError("a graph for ONNX holds no ragged batch", help="pad the sequences")
+    tensors = [x.detach() for x in tensors]  # a graph for inference
+    found = operated(sweep, tensors)
+    return scanned(sweep, tensors) if found is None else found
 
 
 def _in_plain_torch(

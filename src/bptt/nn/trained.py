@@ -22,6 +22,17 @@ Read = tuple[int, int, int, int]
 """Where a constant lies: the number of a tensor (-1: the input), of one to add (or -1), and which
 part of how many."""
 Shape = tuple[int, ...]
+Lengths = tuple[int, ...] | None
+"""How many sequences have each step, where a batch is ragged."""
+
+
+class Same(NamedTuple):
+    """What tensor number `to` has of the gradient of number `of`: these of so many parts."""
+
+    to: int
+    of: int
+    some: tuple[int, ...]
+    parts: int
 
 
 class Forward(NamedTuple):
@@ -40,7 +51,7 @@ class Backward(NamedTuple):
     `feed`: of each of its inputs, where it comes from and which one it is there. `made`: the
     tensors that get a gradient, and whether all of it is written. `scratch`: shapes of what is
     written and not asked for. `places`: of each output, which of those it goes to, and bytes
-    beyond. `same`: tensors that have the gradient of another.
+    beyond. `same`: tensors that have the gradient of another, or some parts of it.
     """
 
     launch: Launch | None = None
@@ -50,7 +61,7 @@ class Backward(NamedTuple):
     made: Sequence[tuple[int, bool]] = ()
     scratch: Sequence[Shape] = ()
     places: Sequence[tuple[int, int]] = ()
-    same: Sequence[tuple[int, int]] = ()
+    same: Sequence[Same] = ()
     possible: bool = True  # whether phases are enough for it
 
 
@@ -111,16 +122,21 @@ class Way:
         return found
 
     def forward(
-        self, x: Tensor, params: Sequence[Tensor], starts: Sequence[Tensor], longer: bool
+        self,
+        x: Tensor,
+        params: Sequence[Tensor],
+        starts: Sequence[Tensor],
+        lengths: Lengths,
+        longer: bool,
     ) -> list[Tensor]:
-        """What comes out of the sweep, or of the `longer` one: series [T, B, w], last states
-        [1, B, w]."""
-        key = (longer, x.dtype, x.shape, *[p.shape for p in params])
+        """What comes out of the sweep, or of the `longer` one: series [T, B, w], or [N, w] where
+        there are `lengths`, and last states [1, B, w]."""
+        key = (longer, lengths, x.dtype, x.shape, *[p.shape for p in params])
         at = self.forwards.get(key)
         if at is None:
             code = self.longer if longer else self.code
             shapes = (*self.shapes(x, params), *(tuple(s.shape) for s in starts))
-            launch, library = code.launch(shapes, None), code.library(x.dtype)
+            launch, library = code.launch(shapes, lengths), code.library(x.dtype)
             ports = (self.sweep if longer else sweep_of(self.text)).outputs
             outs = [
                 shape[1:] if port.at is At.STEPS else shape
@@ -135,12 +151,18 @@ class Way:
         at.launch.call(at.library, found)
         return outs
 
-    def trained(self, x: Tensor, params: Sequence[Tensor], starts: Sequence[Tensor]) -> Any:
+    def trained(
+        self, x: Tensor, params: Sequence[Tensor], starts: Sequence[Tensor], lengths: Lengths
+    ) -> Any:
         """The same with a graph: the sweep's outputs."""
-        return cast(Any, _Trained.apply(self, x, *params, *starts))
+        return cast(Any, _Trained.apply(self, lengths, x, *params, *starts))
 
     def again(
-        self, given: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
+        self,
+        given: Sequence[Tensor],
+        lengths: Lengths,
+        grads: Sequence[Tensor | None],
+        needs: Sequence[bool],
     ) -> list[Tensor | None]:
         """The gradients by `given`, by the way that knows every transform."""
         graph = torch.is_grad_enabled()
@@ -153,7 +175,8 @@ class Way:
             for k, other, part, of in self.reads:
                 p = x if k < 0 else params[k] if other < 0 else params[k] + params[other]
                 tensors.append((p.chunk(of)[part] if of > 1 else p)[None])
-            ys = run(self.text, [*tensors, *starts])
+            sizes = None if lengths is None else torch.tensor(lengths)
+            ys = run(self.text, [*tensors, *starts], sizes)
             pairs = [(y, g) for y, g in zip(ys, grads, strict=True) if g is not None]
             wanted = [t for t, need in zip(given, needs, strict=True) if need]
             found = iter(
@@ -171,6 +194,7 @@ class Way:
         self,
         given: Sequence[Tensor],
         outs: Sequence[Tensor],
+        lengths: Lengths,
         grads: Sequence[Tensor | None],
         needs: Sequence[bool],
     ) -> list[Tensor | None] | None:
@@ -178,10 +202,10 @@ class Way:
         count = 1 + len(self.params)
         x, params = given[0], given[1:count]
         seeded = tuple([g is not None for g in grads])
-        key = (seeded, needs, x.dtype, x.shape, *[p.shape for p in params])
+        key = (seeded, needs, lengths, x.dtype, x.shape, *[p.shape for p in params])
         at = self.backwards.get(key)
         if at is None:
-            at = self._pull(given, outs, seeded, needs)
+            at = self._pull(given, outs, lengths, seeded, needs)
             _keep(self.backwards, key, at)
         if not at.possible:
             return None
@@ -209,15 +233,21 @@ class Way:
             to.append(held[-1].data_ptr())
         found += [to[n] + beyond for n, beyond in at.places]
         at.launch.call(at.library, found)
-        for n, first in at.same:
-            grad = made[first]
-            made[n] = None if grad is None else grad.clone()
+        for n, first, some, parts in at.same:
+            grad, own = made[first], made[n]
+            assert grad is not None
+            if own is None:
+                made[n] = grad.clone()
+                continue
+            for part in some:
+                own.chunk(parts)[part].copy_(grad.chunk(parts)[part])
         return [m if need else None for m, need in zip(made, needs, strict=True)]
 
     def _pull(
         self,
         given: Sequence[Tensor],
         outs: Sequence[Tensor],
+        lengths: Lengths,
         seeded: Sequence[bool],
         needs: Sequence[bool],
     ) -> Backward:
@@ -243,20 +273,22 @@ class Way:
             if source is From.SEED:
                 k = self.kept.index(k)
             feed.append((source, k - first if source is From.ZERO else k))
-        launch = code.launch(tuple(shapes), None)
+        launch = code.launch(tuple(shapes), lengths)
         parts = [0] * len(given)  # how many parts of each tensor have a gradient
-        for (k, _, _, _), out in zip(self.reads, wiring.results, strict=False):
-            parts[1 + k] += out is not None
-        places: dict[int, tuple[int, int]] = {}
-        made: dict[int, bool] = {}
-        same: dict[int, int] = {}
+        copied: dict[tuple[int, int, int], list[int]] = {}
         for (k, other, part, of), out in zip(self.reads, wiring.results, strict=False):
-            if out is None:
-                continue
-            made[1 + k] = k < 0 or parts[1 + k] == of
-            places[out] = 1 + k, part * (given[1 + k].nbytes // of)
-            if other >= 0:
-                same[1 + other] = 1 + k
+            if out is not None:
+                parts[1 + k] += 1
+                if other >= 0 and needs[1 + other]:
+                    parts[1 + other] += 1
+                    copied.setdefault((1 + other, 1 + k, of), []).append(part)
+        same = [Same(n, first, tuple(some), of) for (n, first, of), some in copied.items()]
+        places: dict[int, tuple[int, int]] = {}
+        made = {s.to: parts[s.to] == s.parts for s in same if len(s.some) < s.parts}
+        for (k, _, part, of), out in zip(self.reads, wiring.results, strict=False):
+            if out is not None:
+                made[1 + k] = k < 0 or parts[1 + k] == of
+                places[out] = 1 + k, part * (given[1 + k].nbytes // of)
         for n, out in enumerate(wiring.results[len(self.reads) :], count):
             if out is not None:
                 made[n], places[out] = True, (n, 0)
@@ -273,7 +305,7 @@ class Way:
             tuple(made.items()),
             tuple(scratch),
             tuple([places[out] for out in range(len(launch.shapes))]),
-            tuple(same.items()),
+            same,
         )
 
     def grouped(self, k: int, t: Tensor) -> Shape:
@@ -284,10 +316,12 @@ class Way:
 
 class _Trained(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, way: Way, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, way: Way, lengths: Lengths, x: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
         count = len(way.params)
-        outs = way.forward(x, rest[:count], rest[count:], longer=True)
-        ctx.way = way
+        outs = way.forward(x, rest[:count], rest[count:], lengths, longer=True)
+        ctx.way, ctx.lengths = way, lengths
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *rest, *outs)
         return tuple([outs[k] for k in way.kept])
@@ -295,15 +329,16 @@ class _Trained(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         way: Way = ctx.way
-        needs, saved = ctx.needs_input_grad[1:], ctx.saved_tensors  # which may be read once only
+        lengths: Lengths = ctx.lengths
+        needs, saved = ctx.needs_input_grad[2:], ctx.saved_tensors  # which may be read once only
         given, outs = saved[: len(needs)], saved[len(needs) :]
         some = [*saved, *(g for g in grads if g is not None)]
         alike = all(t.is_contiguous() and t.dtype is some[0].dtype for t in saved)
         if not torch.is_grad_enabled() and alike and plain(some):
-            found = way.backward(given, outs, grads, needs)
+            found = way.backward(given, outs, lengths, grads, needs)
             if found is not None:
-                return None, *found
-        return None, *way.again(given, grads, needs)
+                return None, None, *found
+        return None, None, *way.again(given, lengths, grads, needs)
 
 
 def _keep(known: dict[Any, Any], key: object, found: object) -> None:
