@@ -4,7 +4,7 @@
 
 #include <sched.h>
 
-#include "gemm.h"
+#include "tiles.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #define PAUSE() __builtin_ia32_pause()
@@ -18,21 +18,27 @@ enum {
     MOST_THREADS = 64,
     ROW_BLOCK = 8 * MR,   /* rows that go through all phases of a group together */
     CHUNK = 4 * MR,       /* rows whose products go through a panel while it is near */
+    TOGETHER = 4 * MOST_ROWS, /* rows whose parts for tiles stay in the second-level cache */
     TILE = 4096,          /* numbers of the products that a body is given at once */
     ACROSS = (1 << 20) / (KC * NR * (i64)sizeof(real)), /* panels that stay in the second-level cache */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
+    CACHED = 3 << 19,     /* bytes of a matrix packed for tiles that stay in the second-level cache */
 #ifdef BPTT_TEST /* memory is NaN at first, the smallest call is shared out, and windows are short */
     ALONE = 0,
     AHEAD_BYTES = 0,
     SUM_ROWS = 1,
     THREAD_ROWS = 1,
     SLIDE_STEPS = 2,
+    LEAST_ROWS = 1,
+    LEAST_SPREAD = 1,
 #else
     ALONE = 1 << 17,       /* multiplications for which it does not pay to wake a thread */
     AHEAD_BYTES = 3 << 17, /* of what is worked out around the loop, for each thread ... */
     SUM_ROWS = KC,         /* ... but at least so many rows for a sum over time, ... */
     THREAD_ROWS = ROW_BLOCK, /* ... for each thread, ... */
     SLIDE_STEPS = 8,       /* ... and steps, where one of them is copied then */
+    LEAST_ROWS = 8,        /* rows for which tiles are faster than vectors, ... */
+    LEAST_SPREAD = 24,     /* ... where the matrix comes from the last cache in each step */
 #endif
     ROWS_EACH = 8,        /* sequences that a thread must have for its share to be by sequences */
     CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
@@ -73,12 +79,15 @@ typedef struct {
     i64 *down;
     real **packed;      /* panels of each packed matrix, and what is added */
     real **added;
+    i64 *blocks;        /* of each packed matrix, where it is packed for tiles: how deep; or 0 */
+    int *infinite;      /* whether one of those holds an infinity */
     char *own;          /* memory of each thread */
-    i64 own_size, tile_at, block_at, sums_at, left_at, right_at, keys_at;
+    i64 own_size, tile_at, block_at, sums_at, left_at, right_at, split_at, keys_at;
     i64 window;         /* steps for which what the loop needs is computed together */
     i64 *block_offset;  /* of each block buffer in a thread's memory, in numbers */
     int columns;        /* threads divide columns and wait for each other in each step */
     int packed_before;
+    int tiles;          /* the matrix unit may be used */
     int direct;         /* so few rows that matrices are read as they lie */
     int one_runs;       /* the loop's phases need nothing of another thread's columns */
     int threads;
@@ -90,6 +99,7 @@ typedef struct {
     Call *call;
     int me, of;
     i64 window; /* the first row of the window */
+    i64 shaped; /* rows that the tiles are shaped for */
     char *own, *block; /* `block`: where the rows of a block lie, another's if all work on them */
 } Thread;
 
@@ -110,6 +120,12 @@ static i64 share(i64 n, int k, int of) { return n * k / of; }
 
 static i64 padded(i64 n, i64 to) { return (n + to - 1) / to * to; }
 static i64 numbers(i64 n) { return n * (i64)sizeof(real); }
+
+/* Into how many chunks rows are divided whose products go through a panel while it is near. */
+static i64 chunks_of(i64 rows, int tiled) {
+    const i64 most = tiled ? at_most(MOST_ROWS, CHUNK) : CHUNK;
+    return (rows + most - 1) / most;
+}
 
 static i64 key_width(const Call *c, int key) {
     return c->size[c->sweep->key[key].width];

@@ -229,9 +229,9 @@ static Columns *const multiply_columns[] = {
 #define HIGH_HALVES 1, 3
 #endif
 
-/* LANES rows and columns, turned: to[k][j] = from[j][k]. Each round brings neighbours together from
+/* LANES rows and columns, turned: to[k * down + j] = from[j * row + k]. Each round brings neighbours together from
  * both halves of the rows; after log2(LANES) of them rows are columns. */
-INL void turn(const real *from, i64 row, real *to) {
+INL void turn(const real *from, i64 row, real *to, i64 down) {
     V a[LANES], b[LANES];
     UNROLL for (int j = 0; j < LANES; j++) a[j] = v_load(from + j * row);
     UNROLL for (int n = LANES; n > 1; n /= 2) {
@@ -241,7 +241,7 @@ INL void turn(const real *from, i64 row, real *to) {
         }
         UNROLL for (int j = 0; j < LANES; j++) a[j] = b[j];
     }
-    UNROLL for (int k = 0; k < LANES; k++) v_store(to + k * NR, a[k]);
+    UNROLL for (int k = 0; k < LANES; k++) v_store(to + k * down, a[k]);
 }
 
 /* Fill a panel's `count` rows from k on: `from` is outputs down and operands across (row, col: its
@@ -260,7 +260,7 @@ static void pack(const real *from, i64 row, i64 col, i64 count, i64 wide, real *
         const i64 k1 = k0 + LANES < count ? k0 + LANES : count;
         i64 j = 0;
         for (; col == 1 && k1 - k0 == LANES && j + LANES <= wide; j += LANES)
-            turn(from + j * row + k0, row, to + k0 * NR + j);
+            turn(from + j * row + k0, row, to + k0 * NR + j, NR);
         for (; j < wide; j++)
             for (i64 k = k0; k < k1; k++) to[k * NR + j] = from[j * row + k * col];
         for (i64 k = k0; k < k1; k++)

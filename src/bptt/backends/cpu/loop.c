@@ -87,6 +87,7 @@ static void work(void *data) {
         if (t->me == 0) {
             c->group = group;
             place_ports(c);
+            for (int k = 0; k < s->packed && !c->packed_before; k++) c->infinite[k] = 0;
         }
         wait_for_all(t);
         if (!c->direct && !c->packed_before) pack_all(t);
@@ -115,6 +116,7 @@ static void work(void *data) {
         run_step(t, s->last, s->last_count, c->ends[1], c->ends_count[1], 0);
         wait_for_all(t);
     }
+    if (t->shaped) T_RELEASE(); /* or the system would save them whenever this thread waits */
     set_rounding(usual);
 }
 
@@ -142,6 +144,7 @@ static Call *open_call(const Frame *f, int threads, const Team *team) {
         for (i64 t = 0; t < f->steps; t++) call.rows += f->counts[t];
     }
     call.direct = call.rows <= FEW_ROWS;
+    call.tiles = tiles_allowed();
     call.threads = (int)at_least(1, at_most(threads, MOST_THREADS));
     if (work_of(&call) < ALONE) call.threads = 1;
     call.window = window_of(&call);

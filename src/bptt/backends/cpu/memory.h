@@ -62,6 +62,23 @@ static i64 buffer_row(const Call *c, int k) {
     return width && numbers(width) % 4096 == 0 ? width + LANES : width;
 }
 
+/* How deep a product's matrix is as blocks for tiles, or 0: vectors are faster, or there are none. */
+static i64 blocks_of(const Call *c, const Phase *p, const Gemm *g) {
+    const Sweep *s = c->sweep;
+    const int loops = p >= s->phase + s->loop && p < s->phase + s->loop + s->loop_count;
+    const i64 rows = loops ? c->rows / at_least(1, c->steps) : c->rows;
+    i64 blocks = 0, depth = 0;
+    for (int n = 0; n < g->operands; n++) {
+        const i64 width = key_width(c, g->keys + n);
+        depth += width;
+        blocks += (width + TILE_DEPTH - 1) / TILE_DEPTH;
+    }
+    const i64 bytes = blocks * RIGHT_BLOCK * (i64)sizeof(half) * (c->size[p->space] + NR - 1) / NR * g->outs;
+    const i64 least = loops && bytes > CACHED ? LEAST_SPREAD : LEAST_ROWS;
+    const int full = LEAST_ROWS == 1 || 2 * depth > blocks * TILE_DEPTH;
+    return c->tiles && !c->direct && full && rows >= least ? blocks : 0;
+}
+
 static void lay_out(Call *c, Arena *a) {
     const Sweep *s = c->sweep;
     c->offset = take(a, (c->steps + 1) * (i64)sizeof(i64));
@@ -75,8 +92,10 @@ static void lay_out(Call *c, Arena *a) {
     c->down = take(a, s->places * (i64)sizeof(i64));
     c->packed = take(a, s->packed * (i64)sizeof(real *));
     c->added = take(a, s->packed * (i64)sizeof(real *));
+    c->blocks = take(a, s->packed * (i64)sizeof(i64));
+    c->infinite = take(a, s->packed * (i64)sizeof(int));
     c->block_offset = take(a, s->buffers * (i64)sizeof(i64));
-    i64 block = 0, most_keys = 1, most_tiles = 1, most_sums = 0, panels = 0;
+    i64 block = 0, most_keys = 1, most_tiles = 1, most_sums = 0, panels = 0, split = 0;
     real *number_row[s->numbers + 1];
     for (int k = 0; k < s->numbers; k++) {
         i64 width = c->size[s->number_width[k]];
@@ -115,24 +134,37 @@ static void lay_out(Call *c, Arena *a) {
         most_keys = at_least(most_keys, p->key_count);
         most_tiles = at_least(most_tiles, p->tiles);
         most_sums = at_least(most_sums, p->reduce_count);
+        i64 parts = 0; /* of operands, in halves */
         for (int g = 0; g < p->gemm_count; g++) {
             const Gemm *gemm = s->gemm + p->gemms + g;
+            const i64 blocks = blocks_of(c, p, gemm);
+            parts += chunks_of(TOGETHER, 1) * 2 * blocks * LEFT_BLOCK;
+            split = at_least(split, parts);
             if (done[gemm->packed]) continue;
             done[gemm->packed] = 1;
             i64 depth = 0, outs = c->direct ? 0 : padded(c->size[p->space], NR) * gemm->outs;
             for (int n = 0; n < gemm->operands; n++) depth += key_width(c, gemm->keys + n);
-            real *packed = take(a, numbers(outs * depth)), *added = take(a, numbers(outs));
-            if (a->at) c->packed[gemm->packed] = packed, c->added[gemm->packed] = added;
+            const i64 bytes = blocks ? outs / NR * blocks * RIGHT_BLOCK * (i64)sizeof(half) : numbers(outs * depth);
+            real *packed = take(a, bytes), *added = take(a, numbers(outs));
+            if (!a->at) continue;
+            c->packed[gemm->packed] = packed, c->added[gemm->packed] = added;
+            c->blocks[gemm->packed] = blocks, c->infinite[gemm->packed] = 0;
         }
     }
     for (int k = 0; k < s->time_count; k++)
-        panels = at_least(panels, at_most(panels_across(c, s->time + k), ACROSS) * KC * NR);
+        panels = at_least(panels, at_most(panels_across(c, s->time + k), ACROSS));
     Arena own = {0, 0};
     c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * CHUNK * NR)));
     c->block_at = own.used, take(&own, numbers(block));
     c->sums_at = own.used, take(&own, numbers(most_sums * LANES * at_least(c->batch, ROW_BLOCK)));
-    c->left_at = own.used, take(&own, numbers(s->time_count ? MR * KC + LANES : 0));
-    c->right_at = own.used, take(&own, numbers(panels));
+    i64 left = numbers(MR * KC + LANES), right = numbers(KC * NR);
+    if (c->tiles) {
+        left = at_least(left, KC / TILE_DEPTH * 2 * LEFT_BLOCK * (i64)sizeof(half));
+        right = KC / TILE_DEPTH * RIGHT_BLOCK * (i64)sizeof(half);
+    }
+    c->left_at = own.used, take(&own, s->time_count ? left : 0);
+    c->right_at = own.used, take(&own, panels * right);
+    c->split_at = own.used, take(&own, split * (i64)sizeof(half));
     c->keys_at = own.used, take(&own, most_keys * (i64)sizeof(View));
     c->own_size = padded(own.used, 4096);
     c->own = take(a, c->own_size * c->threads);

@@ -61,6 +61,7 @@ typedef struct {
     int back;
     real *tile;
     i64 across, down;
+    const half **left; /* of each product on tiles: its operands there, null if one is infinite */
 } Part;
 
 /* Bring what a body will read or write of all steps near while the products before it are computed.
@@ -75,6 +76,61 @@ static void fetch(const Call *c, const Phase *p, const View *view, i64 from, con
     }
 }
 
+/* --- products on tiles ------------------------------------------------------------------------ */
+
+/* Shape this thread's tiles for so many rows. */
+static void shape(Thread *t, i64 rows) {
+    if (t->shaped != rows) shape_tiles(rows);
+    t->shaped = rows;
+}
+
+/* Whether some product of a phase is worked out on tiles. */
+static int on_tiles(const Call *c, const Phase *p) {
+    for (int g = 0; g < p->gemm_count; g++)
+        if (c->blocks[c->sweep->gemm[p->gemms + g].packed]) return 1;
+    return 0;
+}
+
+/* Rows of a chunk, as blocks of operands, in the thread's memory at `to`. */
+static int split_rows(const Call *c, const Gemm *g, const View *view, i64 low, i64 rows, half *to) {
+    const i64 top = rows > TILE_ROWS ? (rows + 1) / 2 : rows, apart = c->blocks[g->packed] * LEFT_BLOCK;
+    I infinite = (I){0};
+    for (int k = 0; k < g->operands; k++) {
+        const i64 width = key_width(c, g->keys + k);
+        for (i64 r = 0; r < rows; r++)
+            infinite |= split_row(view[k].at + (low + r) * view[k].row, width,
+                                  to + (r < top ? r : r - top) * TILE_DEPTH + (r < top ? 0 : apart));
+        to += (width + TILE_DEPTH - 1) / TILE_DEPTH * LEFT_BLOCK;
+    }
+    return any(infinite);
+}
+
+/* The operands of all products on tiles: those of product g and chunk n are at
+ * left[n * p->gemm_count + g], null where there is an infinity. */
+static void split_all(Thread *t, const Phase *p, const View *view, i64 a, i64 b, i64 chunks, const half **left) {
+    const Call *c = t->call;
+    half *to = (half *)(t->own + c->split_at);
+    for (int g = 0; g < p->gemm_count; g++) {
+        const Gemm *gemm = c->sweep->gemm + p->gemms + g;
+        const i64 blocks = c->blocks[gemm->packed];
+        for (i64 n = 0, low = a; n < chunks; n++) {
+            const i64 rows = (b - low + chunks - n - 1) / (chunks - n);
+            int infinite = !blocks || c->infinite[gemm->packed];
+            if (!infinite) infinite = split_rows(c, gemm, view + (gemm->keys - p->keys), low, rows, to);
+            left[n * p->gemm_count + g] = infinite ? 0 : to;
+            to += 2 * blocks * LEFT_BLOCK;
+            low += rows;
+        }
+    }
+}
+
+/* Rows of a chunk times panel number n of a product. */
+static void tiles_times(const Call *c, const Gemm *gemm, const half *left, i64 rows, i64 n, real *to, i64 down) {
+    const i64 blocks = c->blocks[gemm->packed];
+    multiply_tiles(left, blocks * LEFT_BLOCK, rows, (const half *)c->packed[gemm->packed] + n * blocks * RIGHT_BLOCK,
+                   blocks, gemm->ones ? c->added[gemm->packed] + n * NR : 0, 0, to, down);
+}
+
 /* A product that nothing follows, put where it belongs: no tile, no body. */
 static void straight(const Call *c, const Phase *p, const View *view, const Stretch *stretch,
                      i64 count, const Part *part) {
@@ -82,10 +138,14 @@ static void straight(const Call *c, const Phase *p, const View *view, const Stre
     const View to = view[p->key_count - 1];
     i64 depth = 0;
     for (i64 k = 0; k < count; k++) depth += stretch[k].count;
-    for (i64 n = part->panel; n < part->end; n++)
-        chunk_of(stretch, count, part->rows, c->packed[gemm->packed] + n * depth * NR,
-                 gemm->ones ? c->added[gemm->packed] + n * NR : 0,
-                 to.at + part->low * to.row + n * NR, to.row);
+    for (i64 n = part->panel; n < part->end; n++) {
+        real *at = to.at + part->low * to.row + n * NR;
+        if (part->left)
+            tiles_times(c, gemm, part->left[0], part->rows, n, at, to.row);
+        else
+            chunk_of(stretch, count, part->rows, c->packed[gemm->packed] + n * depth * NR,
+                     gemm->ones ? c->added[gemm->packed] + n * NR : 0, at, to.row);
+    }
 }
 
 /* The operands of each product, side by side where they lie so: those of product g are
@@ -121,7 +181,8 @@ static void multiply(const Call *c, const Phase *p, const View *view, const Stre
     int out = 0;
     for (int g = 0; g < p->gemm_count; g++) {
         const Gemm *gemm = c->sweep->gemm + p->gemms + g;
-        if (c->direct) {
+        const i64 blocks = c->blocks[gemm->packed];
+        if (c->direct || (blocks && !part->left[g])) {
             for (int o = 0; o < gemm->outs; o++, out++)
                 for (i64 r = 0; r < part->rows; r++)
                     unpacked(c, gemm, view + (gemm->keys - p->keys), o, part->low + r,
@@ -133,8 +194,10 @@ static void multiply(const Call *c, const Phase *p, const View *view, const Stre
         i64 depth = 0;
         for (i64 k = 0; k < count; k++) depth += stretch[first[g] + k].count;
         const i64 before = part->panel * gemm->outs;
+        for (i64 k = 0; blocks && k < all; k++)
+            tiles_times(c, gemm, part->left[g], part->rows, before + k, product(part, out, gemm->outs, k), part->down);
         i64 together = 1;
-        for (i64 k = 0; k < all; k += together) { /* in the order of memory, or against it */
+        for (i64 k = 0; !blocks && k < all; k += together) { /* in the order of memory, or against it */
             together = part->rows == 1 && k + 1 < all ? 2 : 1;
             const i64 n = part->back ? all - k - together : k;
             const real *panel = c->packed[gemm->packed] + (before + n) * depth * NR;
@@ -173,7 +236,10 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
         i64 first[p->gemm_count + 1];
         find_stretches(c, p, view, stretch, first);
         const i64 used = first[p->gemm_count];
-        const i64 p0 = c0 / NR, p1 = (c1 + NR - 1) / NR, chunks = (rows + CHUNK - 1) / CHUNK;
+        const i64 p0 = c0 / NR, p1 = (c1 + NR - 1) / NR, tiled = on_tiles(c, p);
+        const i64 chunks = chunks_of(rows, (int)tiled);
+        const half *left[tiled ? chunks * p->gemm_count : 1];
+        if (tiled) split_all(t, p, view, a, b, chunks, left);
         i64 wide = rows > MR ? 1 : at_least(1, TILE / (p->tiles * rows * NR));
         wide = at_most(wide, p1 - p0);
         Part part = {.tile = (real *)(t->own + c->tile_at), .down = wide * NR};
@@ -188,10 +254,12 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
             for (i64 chunk = 0; chunk < chunks; chunk++) {
                 const i64 high = low + (b - low + chunks - chunk - 1) / (chunks - chunk);
                 part.low = low, part.rows = high - low;
+                part.left = tiled ? left + chunk * p->gemm_count : 0;
+                if (tiled) shape(t, part.rows);
                 for (i64 k = 0; k < used; k++)
                     here[k] = (Stretch){stretch[k].at + low * stretch[k].row, stretch[k].row,
                                         stretch[k].count};
-                if (p->flags & PHASE_STRAIGHT && !c->direct && part.end * NR <= c1) {
+                if (p->flags & PHASE_STRAIGHT && !c->direct && (!tiled || *part.left) && part.end * NR <= c1) {
                     straight(c, p, view, here, used, &part);
                 } else {
                     fetch(c, p, view, used, &part);
@@ -211,5 +279,6 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
         }
     }
 }
+
 
 #endif

@@ -26,7 +26,10 @@ static void run_step(Thread *t, int first, int count, const Run *runs, i64 run_c
                 a = at_least(0, b0 - run->batch);
                 b = at_most(b, b1 - run->batch);
             }
-            if (c0 < c1 || !c->columns) run_phase(t, p, run, a, b, c0, c1, 0);
+            if (c0 >= c1 && c->columns) continue;
+            const i64 parts = b > a && on_tiles(c, p) ? (b - a + TOGETHER - 1) / TOGETHER : 1;
+            for (i64 part = 0; part < parts; part++)
+                run_phase(t, p, run, a + (b - a) * part / parts, a + (b - a) * (part + 1) / parts, c0, c1, 0);
         }
         if (c->columns && !alone) wait_for_all(t);
     }

@@ -21,21 +21,22 @@ static void gather(Thread *t, const Key *key, const Run *runs, i64 count, i64 k0
     }
 }
 
-/* to[j * down] (+)= the sum of rows[.][j], `wide` numbers a row, and behind them LANES to spare. */
-static void sum_rows(const real *rows, i64 count, i64 wide, real *to, i64 down, int more) {
-    for (i64 j = 0; j < wide; j += LANES) {
+/* to[j * down] (+)= the sum of rows[.][j], n numbers a row, the rows `wide` apart; LANES may be read
+ * wherever a row begins. */
+static void sum_rows(const real *rows, i64 count, i64 wide, i64 n, real *to, i64 down, int more) {
+    for (i64 j = 0; j < n; j += LANES) {
         V s0 = v_set(0), s1 = s0, s2 = s0, s3 = s0;
         const real *row = rows + j;
-        i64 n = count;
-        for (; n >= 4; n -= 4, row += 4 * wide) {
+        i64 k = count;
+        for (; k >= 4; k -= 4, row += 4 * wide) {
             s0 += v_load(row);
             s1 += v_load(row + wide);
             s2 += v_load(row + 2 * wide);
             s3 += v_load(row + 3 * wide);
         }
-        for (; n > 0; n--, row += wide) s0 += v_load(row);
+        for (; k > 0; k--, row += wide) s0 += v_load(row);
         const V sum = (s0 + s1) + (s2 + s3);
-        for (i64 k = j; k < at_most(wide, j + LANES); k++) to[k * down] = (more ? to[k * down] : 0) + sum[k - j];
+        for (i64 i = j; i < at_most(n, j + LANES); i++) to[i * down] = (more ? to[i * down] : 0) + sum[i - j];
     }
 }
 
@@ -46,86 +47,189 @@ static const Run *time_runs(const Call *c, const TimeGemm *g, i64 *count) {
     return each ? c->stepwise : c->few;
 }
 
-/* Panels of the operands across, from number p0 to p1: rows k0 to k1 of them. */
-static void pack_across(Thread *t, const TimeGemm *g, const Run *runs, i64 count, i64 k0, i64 k1,
-                        i64 p0, i64 p1, real *panel) {
-    const Call *c = t->call;
-    const Sweep *s = c->sweep;
-    i64 p = 0;
-    for (int q = 0; q < g->right_count; q++) {
-        const Right *x = s->right + g->rights + q;
+/* A panel of the operands across: `wide` columns from `col` on of a key, at column `at` of the sums. */
+typedef struct {
+    int key;
+    const Right *right;
+    i64 col, wide, at;
+} Across;
+
+static Across panel_across(const Call *c, const TimeGemm *g, i64 p) {
+    for (int q = 0;; q++) {
+        const Right *x = c->sweep->right + g->rights + q;
+        i64 at = 0;
         for (int k = 0; k < x->key_count; k++) {
-            const i64 width = key_width(c, x->keys + k);
-            for (i64 j = 0; j < width; j += NR, p++) {
-                if (p < p0 || p >= p1) continue;
-                const i64 j1 = at_most(width, j + NR);
-                if (j1 - j < NR) memset(panel, 0, (size_t)((k1 - k0) * NR) * sizeof(real));
-                gather(t, s->key + x->keys + k, runs, count, k0, k1, j, j1, panel, NR);
-                panel += KC * NR;
-            }
+            const i64 width = key_width(c, x->keys + k), panels = (width + NR - 1) / NR;
+            if (p < panels) return (Across){x->keys + k, x, p * NR, at_most(NR, width - p * NR), at + p * NR};
+            p -= panels;
+            at += width;
         }
     }
 }
 
-/* m columns of operand `k` down, from its column i on, times those panels. */
-static void times_across(Thread *t, const TimeGemm *g, int k, i64 i, i64 m, i64 depth, i64 p0,
-                         i64 p1, int more) {
+/* The sums over time of one window of rows: k0 to k1 of all, and the panels p0 to p1 across. */
+typedef struct {
+    const TimeGemm *g;
+    const Run *runs;
+    i64 count, k0, k1, p0, p1;
+    int more;      /* added to what is there */
+    i64 blocks;    /* on tiles: how deep; or 0 */
+    int infinite;  /* on tiles: a panel across holds an infinity */
+} Sum;
+
+/* Rows of a key's columns col to end, TILE_DEPTH at a time: from row k on, zeros behind. */
+static void gather_block(Thread *t, const Sum *m, int key, i64 k, i64 col, i64 end, real *to, i64 wide) {
+    const i64 last = at_most(m->k1, k + TILE_DEPTH);
+    if (last < k + TILE_DEPTH || end - col < wide) memset(to, 0, (size_t)numbers(TILE_DEPTH * wide));
+    gather(t, t->call->sweep->key + key, m->runs, m->count, k, last, col, end, to, wide);
+}
+
+/* The panels across. */
+static void pack_across(Thread *t, Sum *m) {
     const Call *c = t->call;
-    const Sweep *s = c->sweep;
-    const real *left = (real *)(t->own + c->left_at), *panel = (real *)(t->own + c->right_at);
-    i64 p = 0;
-    for (int q = 0; q < g->right_count; q++) {
-        const Right *x = s->right + g->rights + q;
-        const Out *o = s->out + x->outs + k;
-        const i64 down = c->down[o->place];
-        real *to = c->at[o->place] + (c->size[o->row] + i) * down;
-        if (!x->key_count && !p0) sum_rows(left, depth, m, to, down, more);
-        for (int key = 0; key < x->key_count; key++) {
-            const i64 across = key_width(c, x->keys + key);
-            for (i64 j = 0; j < across; j += NR, p++) {
-                if (p < p0 || p >= p1) continue;
-                if (across - j >= NR) {
-                    multiply_columns[m](left, depth, panel, to + j, down, more);
-                } else {
-                    real *part = (real *)(t->own + c->tile_at);
-                    multiply_columns[m](left, depth, panel, part, NR, 0);
-                    for (i64 r = 0; r < m; r++)
-                        for (i64 l = 0; l < across - j; l++) {
-                            real *e = to + r * down + j + l;
-                            *e = (more ? *e : 0) + part[r * NR + l];
-                        }
-                }
-                panel += KC * NR;
+    real *panel = (real *)(t->own + c->right_at);
+    m->infinite = 0;
+    for (i64 p = m->p0; p < m->p1; p++) {
+        const Across x = panel_across(c, m->g, p);
+        if (m->blocks) {
+            real rows[TILE_DEPTH * NR] __attribute__((aligned(64)));
+            half *to = (half *)panel;
+            for (i64 k = m->k0; k < m->k1; k += TILE_DEPTH, to += RIGHT_BLOCK) {
+                gather_block(t, m, x.key, k, x.col, x.col + x.wide, rows, NR);
+                m->infinite |= split_panel(rows, to);
             }
-            to += across;
+            panel = (real *)to;
+            continue;
+        }
+        if (x.wide < NR) memset(panel, 0, (size_t)numbers((m->k1 - m->k0) * NR));
+        gather(t, c->sweep->key + x.key, m->runs, m->count, m->k0, m->k1, x.col, x.col + x.wide, panel, NR);
+        panel += KC * NR;
+    }
+}
+
+/* Where the sums of operand `k` down with one across begin, from its column i on. */
+static real *sums_at(const Call *c, const Right *x, int k, i64 i, i64 *down) {
+    const Out *o = c->sweep->out + x->outs + k;
+    *down = c->down[o->place];
+    return c->at[o->place] + (c->size[o->row] + i) * *down;
+}
+
+/* What is summed with nothing: n columns of operand `k` from column i on, `rows` of them. */
+static void add_rows(const Call *c, const Sum *m, int k, i64 i, const real *rows, i64 count, i64 wide,
+                     i64 n, int more) {
+    for (int q = 0; q < m->g->right_count; q++) {
+        const Right *x = c->sweep->right + m->g->rights + q;
+        i64 down;
+        real *to = sums_at(c, x, k, i, &down);
+        if (!x->key_count) sum_rows(rows, count, wide, n, to, down, more);
+    }
+}
+
+/* n columns of operand `k` down, from column i on and packed at `left`, times the panels across. */
+static void times_across(Thread *t, const Sum *m, int k, i64 i, i64 n, const void *left) {
+    const Call *c = t->call;
+    const real *panel = (real *)(t->own + c->right_at);
+    for (i64 p = m->p0; p < m->p1; p++) {
+        const Across x = panel_across(c, m->g, p);
+        i64 down;
+        real *to = sums_at(c, x.right, k, i, &down) + x.at;
+        const int whole = x.wide == NR, more = m->more && whole;
+        real *at = whole ? to : (real *)(t->own + c->tile_at);
+        const i64 step = whole ? down : NR;
+        if (m->blocks) {
+            multiply_tiles(left, m->blocks * LEFT_BLOCK, n, (const half *)panel, m->blocks, more ? at : 0, step,
+                           at, step);
+            panel = (const real *)((const half *)panel + m->blocks * RIGHT_BLOCK);
+        } else
+        {
+            multiply_columns[n](left, m->k1 - m->k0, panel, at, step, more);
+            panel += KC * NR;
+        }
+        for (i64 r = 0; r < n && !whole; r++)
+            for (i64 l = 0; l < x.wide; l++) {
+                real *e = to + r * down + l;
+                *e = (m->more ? *e : 0) + at[r * NR + l];
+            }
+    }
+}
+
+/* Columns i to end of operand `k` down: their sums, as many at once as there are registers for. */
+static void sum_columns(Thread *t, const Sum *m, int k, i64 i, i64 end) {
+    const Call *c = t->call;
+    real *left = (real *)(t->own + c->left_at);
+    for (i64 parts = (end - i + MR - 1) / MR; parts > 0; parts--) {
+        const i64 n = (end - i + parts - 1) / parts;
+        gather(t, c->sweep->key + m->g->left + k, m->runs, m->count, m->k0, m->k1, i, i + n, left, n);
+        if (!m->p0) add_rows(c, m, k, i, left, m->k1 - m->k0, n, n, m->more);
+        times_across(t, m, k, i, n, left);
+        i += n;
+    }
+}
+
+/* The same on tiles, for at most MOST_ROWS. Gives whether there is an infinity: then nothing is done. */
+static int sum_tiles(Thread *t, const Sum *m, int k, i64 i, i64 end) {
+    const Call *c = t->call;
+    half *left = (half *)(t->own + c->left_at), *to = left;
+    real rows[2][KC * TILE_ROWS] __attribute__((aligned(64)));
+    const i64 n = end - i, top = n > TILE_ROWS ? (n + 1) / 2 : n;
+    int infinite = m->infinite;
+    for (i64 part = 0; part * top < n && !infinite; part++) {
+        const i64 col = i + part * top;
+        for (i64 row = m->k0; row < m->k1; row += TILE_DEPTH, to += LEFT_BLOCK) {
+            real *here = rows[part] + (row - m->k0) * TILE_ROWS;
+            gather_block(t, m, m->g->left + k, row, col, at_most(end, col + top), here, TILE_ROWS);
+            infinite |= split_turned(here, to);
         }
     }
+    if (infinite) return 1;
+    for (i64 part = 0; part * top < n && !m->p0; part++) {
+        const i64 done = part * top;
+        add_rows(c, m, k, i + done, rows[part], m->k1 - m->k0, TILE_ROWS, at_most(n - done, top), m->more);
+    }
+    shape(t, n);
+    times_across(t, m, k, i, n, left);
+    return 0;
+}
+
+/* A thread's share of the columns down, in parts of at most `most`. `left`: the parts that are to be
+ * done; on tiles some of them stay so. Gives whether. */
+static int sum_share(Thread *t, const Sum *m, i64 most, i64 low, i64 high, unsigned char *left) {
+    int over = 0;
+    i64 part = 0;
+    for (int k = 0; k < m->g->left_count; k++) {
+        const i64 width = key_width(t->call, m->g->left + k), count = (width + most - 1) / most;
+        for (i64 n = 0; n < count; n++, part++) { /* as evenly as they can be divided */
+            if (part < low || part >= high || !left[part - low]) continue;
+            const i64 i = share(width, n, count), end = share(width, n + 1, count);
+            left[part - low] = 0;
+            if (m->blocks) over |= left[part - low] = (unsigned char)sum_tiles(t, m, k, i, end);
+            else sum_columns(t, m, k, i, end);
+        }
+    }
+    return over;
 }
 
 /* Of rows `first` to `last`; `more`: added to what is there. */
 static void run_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more) {
     const Call *c = t->call;
-    const Sweep *s = c->sweep;
-    i64 count, tiles = 0;
-    const Run *runs = time_runs(c, g, &count);
-    const i64 panels = panels_across(c, g), groups = at_least(1, (panels + ACROSS - 1) / ACROSS);
-    for (int k = 0; k < g->left_count; k++) tiles += (key_width(c, g->left + k) + MR - 1) / MR;
-    const i64 low = share(tiles, t->me, t->of), high = share(tiles, t->me + 1, t->of);
-    for (i64 k0 = first; k0 == first || k0 < last; k0 += KC, more = 1) {
-        const i64 k1 = at_most(last, k0 + KC);
+    Sum m = {.g = g, .more = more};
+    m.runs = time_runs(c, g, &m.count);
+    const int tiled = c->tiles && !c->direct && last - first >= LEAST_ROWS;
+    const i64 panels = panels_across(c, g), most = tiled ? MOST_ROWS : MR;
+    const i64 groups = at_least(1, (panels + ACROSS - 1) / ACROSS);
+    i64 parts = 0;
+    for (int k = 0; k < g->left_count; k++) parts += (key_width(c, g->left + k) + most - 1) / most;
+    const i64 low = share(parts, t->me, t->of), high = share(parts, t->me + 1, t->of);
+    unsigned char left[high - low + 1];
+    for (m.k0 = first; m.k0 == first || m.k0 < last; m.k0 += KC, m.more = 1) {
+        m.k1 = at_most(last, m.k0 + KC);
         for (i64 group = 0; group < groups; group++) {
-            const i64 p0 = share(panels, group, groups), p1 = share(panels, group + 1, groups);
-            pack_across(t, g, runs, count, k0, k1, p0, p1, (real *)(t->own + c->right_at));
-            i64 tile = 0;
-            for (int k = 0; k < g->left_count; k++) {
-                const i64 width = key_width(c, g->left + k), parts = (width + MR - 1) / MR;
-                for (i64 n = 0; n < parts; n++, tile++) { /* as evenly as they can be divided */
-                    if (tile < low || tile >= high) continue;
-                    const i64 i = share(width, n, parts), end = share(width, n + 1, parts);
-                    gather(t, s->key + g->left + k, runs, count, k0, k1, i, end,
-                           (real *)(t->own + c->left_at), end - i);
-                    times_across(t, g, k, i, end - i, k1 - k0, p0, p1, more);
-                }
+            m.p0 = share(panels, group, groups), m.p1 = share(panels, group + 1, groups);
+            memset(left, 1, sizeof left);
+            for (int on_tiles = tiled, over = 1; over; on_tiles = 0) {
+                m.blocks = on_tiles ? (m.k1 - m.k0 + TILE_DEPTH - 1) / TILE_DEPTH : 0;
+                pack_across(t, &m);
+                over = sum_share(t, &m, most, low, high, left);
             }
         }
     }

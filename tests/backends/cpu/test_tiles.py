@@ -1,0 +1,254 @@
+"""Products on the matrix unit: emulated on any machine, and on its own where there is one."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from backends_alike import assert_close
+from shapes import Shape, draw, packed
+from sweeps_of import sweep
+from tolerances import BACKEND, PARTS
+
+from bptt.backends import reference
+from bptt.backends.cpu import build, compilers, execute
+from bptt.backends.cpu.run import code_of
+from bptt.ir.ports import At, Port, inputs, outputs
+from bptt.ir.program import Program
+
+Array = Any
+
+HARNESS = (Path(__file__).parent / "tiles.c").read_text(encoding="utf-8")
+EMULATED = "-DBPTT_TILES=2 -DBPTT_BYTES=64"
+WIDE = 32  # a panel
+ROWS = (1, 15, 16, 17, 31, 32)
+inf, nan = np.inf, np.nan
+
+
+@cache
+def unit(flags: str) -> ctypes.CDLL:
+    return build.load(HARNESS, flags=("-DBPTT_REAL=float", *flags.split()))
+
+
+def parts(x: Array) -> tuple[list[Array], bool]:
+    """The three parts of numbers, and whether one is infinite."""
+    x = np.resize(x.astype(np.float32), -(-x.size // 16) * 16)
+    found = [np.empty_like(x) for _ in range(3)]
+    pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in (x, *found)]
+    infinite = unit(EMULATED).parts(pointers[0], ctypes.c_int64(x.size), *pointers[1:])
+    return found, bool(infinite)
+
+
+def product(flags: str, x: Array, w: Array, *, turned: bool = False) -> tuple[Array, bool]:
+    """Twice x @ w on the unit, and whether it says that there is an infinity."""
+    rows, depth = x.shape
+    memory = np.full(4 * (depth // 32 + 1) * 3 * 512 + 32, 0x7FC0, np.uint16)
+    to, begin = np.empty((rows, WIDE), np.float32), -memory.ctypes.data % 64
+    arrays = (np.ascontiguousarray(x.T if turned else x, np.float32), w.astype(np.float32))
+    data = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
+    sizes = (ctypes.c_int64(rows), ctypes.c_int64(depth))
+    place = ctypes.c_void_p(memory.ctypes.data + begin)
+    into = to.ctypes.data_as(ctypes.c_void_p)
+    infinite = unit(flags).product(data[0], *sizes, data[1], int(turned), place, into)
+    return to, bool(infinite)
+
+
+def drawn(rows: int, depth: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Numbers of all sizes: float32, as float64."""
+    x, w = rng.normal(size=(rows, depth)), rng.normal(size=(depth, WIDE))
+    x *= np.exp2(rng.integers(-8, 8, (rows, 1)))
+    return x.astype(np.float32).astype(float), w.astype(np.float32).astype(float)
+
+
+def off(got: Array, x: Array, w: Array) -> float:
+    """The worst error of twice x @ w, beside what its products amount to."""
+    return float(np.max(np.abs(got - 2 * (x @ w)) / (2 * np.abs(x) @ np.abs(w))))
+
+
+def test_three_parts_are_the_number(rng: np.random.Generator) -> None:
+    x = rng.integers(0, 1 << 32, 1 << 16, np.uint32).view(np.float32)
+    x = x[np.isfinite(x) & (np.abs(x) > 2.0**-100)]
+    largest = np.finfo(np.float32).max
+    x = x[np.abs(x) < 0.99 * largest]
+    found, infinite = parts(x)
+    assert not infinite
+    assert np.array_equal(sum(a.astype(float) for a in found)[: x.size], x.astype(float))
+    for part in found:  # the upper half of a float32 is all of it
+        assert not np.any(part.view(np.uint32) & 0xFFFF)
+
+
+@pytest.mark.parametrize("x", [inf, -inf, np.finfo(np.float32).max])
+def test_what_has_no_parts_is_seen(x: float) -> None:
+    assert parts(np.array([1.0, x]))[1]
+
+
+def test_a_nan_is_no_infinity() -> None:
+    patterns = np.array([0x7FC00000, 0xFFC00000, 0x7FFFFFFF, 0xFFFFFFFF], np.uint32)
+    (first, second, third), infinite = parts(patterns.view(np.float32))
+    assert not infinite
+    assert np.isnan(first + second + third).all()
+
+
+def flags() -> list[Any]:
+    return [pytest.param(EMULATED, id="emulated"), pytest.param("-DBPTT_TILES=1", id="unit")]
+
+
+def needed(unit_flags: str) -> None:
+    if unit_flags != EMULATED and "amx_bf16" not in processor():
+        pytest.skip("this processor has no matrix unit that we know")
+    if not unit(unit_flags).there():
+        pytest.skip("the system does not let this process use the matrix unit")
+
+
+def processor() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("depth", [1, 32, 45, 96])
+@pytest.mark.parametrize("way", flags())
+def test_products_are_those_of_float32(
+    way: str, depth: int, rows: int, rng: np.random.Generator
+) -> None:
+    needed(way)
+    x, w = drawn(rows, depth, rng)
+    got, infinite = product(way, x, w)
+    assert not infinite
+    assert off(got, x, w) <= PARTS
+    if depth % 32 == 0:
+        assert np.array_equal(product(way, x, w, turned=True)[0], got)
+
+
+def test_the_unit_is_what_is_emulated(rng: np.random.Generator) -> None:
+    needed("-DBPTT_TILES=1")
+    x, w = drawn(32, 64, rng)
+    assert np.array_equal(*(product(way, x, w)[0] for way in ("-DBPTT_TILES=1", EMULATED)))
+
+
+@pytest.mark.parametrize(
+    "left_out", ["LOAD_LEFT(2) DOTS ", " LOAD_RIGHT(2) DOTS", "LOAD_LEFT(1) DOTS "]
+)
+def test_a_product_that_is_left_out_is_seen(
+    left_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """The tests of accuracy, tested: five products of parts instead of six."""
+    planted(tmp_path, monkeypatch, "tiles.h", left_out, left_out.replace("DOTS", ""))
+    unit.cache_clear()
+    x, w = drawn(16, 96, rng)
+    try:
+        assert off(product(EMULATED, x, w)[0], x, w) > PARTS
+    finally:
+        unit.cache_clear()
+
+
+def planted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str
+) -> None:
+    """The driver with a fault in one of its files."""
+    included = folder / "included"
+    shutil.copytree(compilers.INCLUDED, included)
+    text = (included / name).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (included / name).write_text(text.replace(old, new), encoding="utf-8")
+    monkeypatch.setattr(compilers, "INCLUDED", included)
+    monkeypatch.setenv("BPTT_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(build, "_loaded", {})
+    code_of.cache_clear()
+
+
+# --- whole sweeps ---------------------------------------------------------------------------------
+
+SHAPES = (
+    Shape(3, 20, (70, 9, 4)),
+    Shape(5, 40, (32, 33, 6), groups=2, lengths=(5,) * 17 + (3,) * 16 + (2,) * 7),
+    Shape(2, 150, (64, 5, 3)),
+)
+CELLS = ("lstm", "gru", "iosif", "deep_transition_rnn")
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every product that can be is on tiles, which are emulated; memory is NaN at first."""
+    before = torch.get_num_threads()
+    monkeypatch.setenv("BPTT_CFLAGS", f"-DBPTT_TEST {EMULATED}")
+    code_of.cache_clear()
+    yield
+    torch.set_num_threads(before)
+    code_of.cache_clear()
+
+
+def both(p: Program, given: dict[Port, Array], counts: Any) -> Iterator[tuple[str, Array, Array]]:
+    """The outputs of the compiled sweep in float32, and of the reference in float64."""
+    arrays = [
+        given[port] if counts is None or port.at is not At.STEPS else packed(given[port], counts)
+        for port in inputs(p)
+    ]
+    with np.errstate(all="ignore"):
+        want = reference.execute(p, arrays, counts)
+    got = execute(p, [np.asarray(a, np.float32) for a in arrays], counts)
+    for port, a, b in zip(outputs(p), got, want, strict=True):
+        yield port.name, np.asarray(a), np.broadcast_to(np.asarray(b), a.shape)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_sweeps_on_tiles(order: str, cell: str, threads: int, rng: np.random.Generator) -> None:
+    torch.set_num_threads(threads)
+    p = sweep(cell, order)
+    for shape in SHAPES:
+        given = draw(p, shape, rng)
+        for name, got, want in both(p, given, shape.batch_sizes()):
+            assert_close(f"{cell} {order} {shape} {name}", got, want, BACKEND["float32"])
+
+
+def astray(where: str, rng: np.random.Generator) -> list[str]:
+    """Outputs that are not the reference's, where there are infinities in some array."""
+    p, shape = sweep("lstm", "backward" if where == "gradient" else "forward"), SHAPES[0]
+    given = draw(p, shape, rng)
+    wanted = {"operand": "x", "matrix": "U_f", "gradient": "x"}[where]
+    (port,) = (port for port in given if port.name == wanted)
+    given[port].reshape(-1)[[5, 76]] = inf, -inf
+    wrong = list[str]()
+    for name, got, want in both(p, given, None):
+        plain = np.isfinite(want)
+        try:
+            assert np.array_equal(got[~plain], want[~plain], equal_nan=True)
+            assert_close(name, got[plain], want[plain], BACKEND["float32"])
+        except AssertionError:
+            wrong.append(name)
+    return wrong
+
+
+PLACES = ("operand", "matrix", "gradient")
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("where", PLACES)
+def test_infinities_go_where_they_belong(
+    where: str, threads: int, rng: np.random.Generator
+) -> None:
+    """Products with an infinity are not worked out on tiles, where they were NaN."""
+    torch.set_num_threads(threads)
+    assert not astray(where, rng)
+
+
+@pytest.mark.usefixtures("emulated")
+def test_an_infinity_on_tiles_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """The test above, tested: no infinity is noticed."""
+    planted(tmp_path, monkeypatch, "tiles.h", "BPTT_EACH(0x7f800000u)", "BPTT_EACH(0x7f800001u)")
+    assert [where for where in PLACES if astray(where, rng)] == list(PLACES)
