@@ -12,7 +12,7 @@ from tolerances import MUTATION
 from bptt.bench import compare as module
 from bptt.bench.compare import MEMORY, STEPS, Request, Row, compare
 from bptt.bench.memory import kept
-from bptt.bench.peak import FMA, MATMUL
+from bptt.bench.peak import FMA, MATMUL, TILES
 from bptt.bench.problems import STEPPER, How, Problem, draw
 from bptt.bench.runner import Effort
 from bptt.bench.shapes import Shape
@@ -230,9 +230,10 @@ PLAIN = Row(
 )
 
 
-def test_the_most_is_what_the_same_work_takes_at_the_peak() -> None:
+@pytest.mark.parametrize("probe", [FMA, TILES])
+def test_the_most_is_what_the_same_work_takes_at_the_peak(probe: str) -> None:
     # Theirs does 1 GFLOP/s of 5 in the middle round; ours 2.
-    row = replace(PLAIN, probe=FMA)
+    row = replace(PLAIN, probe=probe)
     assert row.parts == (0.4, 0.2)
     assert row.most == 5.0
 

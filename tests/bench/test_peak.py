@@ -22,9 +22,9 @@ def anew() -> Iterator[None]:
     probe.cache_clear()
 
 
-def compiled() -> Any:
+def compiled(source: str = peak._SOURCE, flags: tuple[str, ...] = ()) -> Any:
     try:
-        kernel = build.load(peak._SOURCE).bptt_peak
+        kernel = build.load(source, flags=flags).bptt_peak
     except BpttError as error:
         pytest.skip(f"nothing compiles here: {error.what}")
     kernel.restype = ctypes.c_long
@@ -44,17 +44,34 @@ def test_the_kernel_does_every_step_that_it_counts() -> None:
     assert list(out) == [total] * lanes + [0] * (peak._MOST_LANES - lanes)
 
 
+EMULATED = ("-DBPTT_TILES=2", "-DBPTT_BYTES=64")
+
+
+@pytest.mark.parametrize("flags", [(), EMULATED])
+def test_the_kernel_of_the_matrix_unit_too(flags: tuple[str, ...]) -> None:
+    out = (ctypes.c_float * peak._MOST_LANES)()
+    done = compiled(peak._TILES, flags)(3, 2.0, 1.5, out)
+    if not done and not flags:
+        pytest.skip("there is no matrix unit here")
+    # 32 products of 2 and 1.5, three times a step in each of four tiles, three steps
+    assert list(out) == [32 * 3.0 * 3 * 4 * 3] * 16
+    # an operation of float32 is six of parts; a tile has 16 by 16 sums
+    assert done == 2 * 32 * 16 * 16 * 3 * 4 * 3 / 6
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_probe_gives_operations_in_a_second(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled()
+    out = (ctypes.c_float * peak._MOST_LANES)()
+    kernel = compiled(peak._TILES)
+    kind = "tiles" if kernel(1, 0.5, 1.0, out) else "fma"
     found = probe(threads)
-    assert found.kind == "fma"
+    assert found.kind == kind
     monkeypatch.setattr("time.perf_counter", iter((10.0, 10.5)).__next__)
     done = found.measure() * 0.5
-    out = (ctypes.c_float * peak._MOST_LANES)()
-    fewest = threads * compiled()(peak._FEWEST_STEPS, 0.5, 1.0, out)
+    kernel = kernel if kind == "tiles" else compiled()
+    fewest = threads * kernel(peak._FEWEST_STEPS, 0.5, 1.0, out)
     assert done % fewest == 0
     assert int(done // fewest).bit_count() == 1, "doubled some times, and done by every thread"
 

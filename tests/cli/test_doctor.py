@@ -62,6 +62,7 @@ def test_it_says_what_runs_and_how(place: Path) -> None:
     assert said["target"] == f"native: {engine.processor}"
     assert said["vectors"].startswith(f"{engine.vector_bytes} bytes, ")
     assert said["threads"] == threads.explain()
+    assert ("matrices" in said) == engine.matrix_unit
     assert said["cache"] == f"{place}: 1 compiled objects, {engine.bytes / 1024:,.0f} KB"
     if HAS_TORCH:
         assert said["torch"] == sys.modules["torch"].__version__
@@ -76,6 +77,7 @@ def test_json_has_the_same(place: Path) -> None:
     assert (said["backend"], said["error"], said["help"]) == ("cpu", None, None)
     assert said["compiler"] == str(engine.compiler)
     assert said["vector_bytes"] == engine.vector_bytes
+    assert said["matrix_unit"] == engine.matrix_unit
     assert said["cache"] == {
         "folder": str(place),
         "objects": 1,

@@ -11,7 +11,7 @@ from typing import Any
 
 from bptt.bench import gate, memory
 from bptt.bench.machine import Watch
-from bptt.bench.peak import FMA, Peak, probe
+from bptt.bench.peak import MATMUL, Peak, probe
 from bptt.bench.problems import MODES, STEPPER, How, Problem, draw, single_layer
 from bptt.bench.runner import Effort, Spread, measure, spread
 from bptt.bench.shapes import QUICK, Shape
@@ -100,11 +100,11 @@ class Row:
     def most(self) -> float | None:
         """The ratio of a side that does the same work and nothing else, at the peak.
 
-        None where it is not known: where the peak is not that of multiply-adds, or was disturbed,
+        None where it is not known: where the peak is that of torch's own product, or was disturbed,
         or where the sides do not do the same work.
         """
         parts = self.parts
-        if parts is None or self.probe != FMA or self.work[0] != self.work[1] or max(parts) > 1:
+        if parts is None or self.probe in ("", MATMUL) or self.work[0] != self.work[1] or max(parts) > 1:
             return None
         return 1 / parts[1]
 

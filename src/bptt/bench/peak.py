@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bptt.bench.runner import AT_LEAST, Clock
 from bptt.errors import BpttError
 
-FMA, MATMUL = "fma", "matmul"
+FMA, TILES, MATMUL = "fma", "tiles", "matmul"
 _CHAINS = 12  # that wait for nobody: more than latency times units of any core
 _FEWEST_STEPS = 100_000  # of each, doubled until a probe lasts as long as a measurement
 _SOURCE = f"""
@@ -29,12 +29,50 @@ __attribute__((visibility("default"))) long bptt_peak(long steps, float x, float
   return 2L * {_CHAINS} * LANES * steps;
 }}
 """
+# The same on a matrix unit, where tiles.h says that there is one: six products of parts are one
+# of float32. All operands are x and y, and `out` is a row of the sums.
+_TILES = """
+#include "tiles.h"
+__attribute__((visibility("default"))) long bptt_peak(long steps, float x, float y, float *out) {
+#if BPTT_TILES
+  real row[TILE_DEPTH], panel[TILE_DEPTH * NR];
+  half a[LEFT_BLOCK] __attribute__((aligned(64))), b[RIGHT_BLOCK] __attribute__((aligned(64)));
+  real sums[4][TILE_ROWS * 16];
+  if (!tiles_allowed()) return 0;
+  for (int k = 0; k < TILE_DEPTH; k++) row[k] = x;
+  for (int k = 0; k < TILE_DEPTH * NR; k++) panel[k] = y;
+  for (int r = 0; r < TILE_ROWS; r++) split_row(row, TILE_DEPTH, a + r * TILE_DEPTH);
+  split_panel(panel, b);
+  shape_tiles(MOST_ROWS);
+  T_LOAD(4, a, 64);
+  T_LOAD(5, a, 64);
+  T_LOAD(6, b, 64);
+  T_LOAD(7, b, 64);
+  T_ZERO(0);
+  T_ZERO(1);
+  T_ZERO(2);
+  T_ZERO(3);
+  const int two = 1;
+  for (long t = 0; t < steps; t++) { DOTS DOTS DOTS }
+  T_STORE(0, sums[0], 64);
+  T_STORE(1, sums[1], 64);
+  T_STORE(2, sums[2], 64);
+  T_STORE(3, sums[3], 64);
+  T_RELEASE();
+  for (int k = 0; k < 16; k++) out[k] = sums[0][k] + sums[1][k] + sums[2][k] + sums[3][k];
+  return 3L * 4 * 2 * TILE_ROWS * 16 * TILE_DEPTH / 6 * steps;
+#else
+  return (void)steps, (void)x, (void)y, (void)out, 0;
+#endif
+}
+"""
 _MOST_LANES = 16
 _MATRIX = 768  # its three matrices fit a second-level cache, and a product takes milliseconds
 
 
 class Peak(NamedTuple):
-    """`measure` gives FLOP/s. `kind`: FMA, chains of multiply-adds, or MATMUL, torch's own."""
+    """`measure` gives FLOP/s. `kind`: FMA, chains of multiply-adds on vectors; TILES, the matrix
+    unit, where there is one; or MATMUL, torch's own."""
 
     kind: str
     measure: Callable[[], float]
@@ -44,19 +82,9 @@ class Peak(NamedTuple):
 def probe(threads: int) -> Peak:
     """The peak of so many threads. Without a compiler it is a product of matrices in torch."""
     try:
-        from bptt.backends.cpu.build import load
-
-        library = load(_SOURCE)
+        kind, one = _kernel()
     except BpttError:
         return Peak(MATMUL, _matmul())
-    kernel = library.bptt_peak
-    kernel.restype = ctypes.c_long
-    kernel.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float, ctypes.c_void_p]
-
-    def one(steps: int) -> int:
-        out = (ctypes.c_float * _MOST_LANES)()
-        return kernel(steps, 0.5, 1.0, out)
-
     steps = enough(one, time.perf_counter)
     pool = ThreadPoolExecutor(max(1, threads - 1))
 
@@ -67,7 +95,24 @@ def probe(threads: int) -> Peak:
         done = one(steps) + sum(other.result() for other in others)
         return done / (time.perf_counter() - start)
 
-    return Peak(FMA, measure)
+    return Peak(kind, measure)
+
+
+def _kernel() -> tuple[str, Callable[[int], int]]:
+    """What is measured, and so many steps of it: how many operations they are."""
+    from bptt.backends.cpu.build import load
+
+    for kind, source in ((TILES, _TILES), (FMA, _SOURCE)):
+        kernel = load(source).bptt_peak
+        kernel.restype = ctypes.c_long
+        kernel.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float, ctypes.c_void_p]
+
+        def one(steps: int, kernel: Callable[..., int] = kernel) -> int:
+            return kernel(steps, 0.5, 1.0, (ctypes.c_float * _MOST_LANES)())
+
+        if one(1):
+            break
+    return kind, one
 
 
 def enough(one: Callable[[int], int], clock: Clock) -> int:

@@ -54,6 +54,7 @@ def _findings(engine: Engine) -> dict[str, object]:
         "target": "native",
         "processor": engine.processor,
         "vector_bytes": engine.vector_bytes,
+        "matrix_unit": engine.matrix_unit,
         "cache": {
             "folder": engine.folder,
             "objects": engine.objects,

@@ -641,6 +641,14 @@ def test_a_long_compilation_is_announced_once(
     assert len(caplog.records) == 1
 
 
+def test_describe_tells_of_a_matrix_unit(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, there in (("-DBPTT_TILES=0", False), ("-DBPTT_TILES=2 -DBPTT_BYTES=64", True)):
+        monkeypatch.setenv("BPTT_CFLAGS", flags)
+        engine = build.describe()
+        assert engine.matrix_unit == there
+        assert any(name == "matrices" for name, _ in build.findings(engine, "")) == there
+
+
 def test_describe_tells_what_is_used(place: Path) -> None:
     engine = build.describe()
     assert engine.error is None

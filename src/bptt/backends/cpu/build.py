@@ -27,10 +27,12 @@ _CPU = frozenset(
     )
 )
 
-# As wide as `lanes.h` makes a vector here.
+# As wide as `lanes.h` makes a vector here, and whether `tiles.h` finds a matrix unit.
 _WIDTH = """\
-#include "lanes.h"
-__attribute__((visibility("default"))) int bptt_vector_bytes(void) { return (int)sizeof(V); }
+#include "tiles.h"
+#define EXPORT __attribute__((visibility("default")))
+EXPORT int bptt_vector_bytes(void) { return (int)sizeof(V); }
+EXPORT int bptt_matrix_unit(void) { return tiles_allowed(); }
 """
 
 _loaded: dict[tuple[str, tuple[str, ...], str], ctypes.CDLL] = {}
@@ -51,6 +53,11 @@ def load(source: str, *, flags: Sequence[str] = (), target: str = "native") -> c
             help = "TMPDIR and BPTT_CACHE name the folders that are used"
             raise BpttError(f"cannot compile, keep or load C: {error}", help=help) from None
     return _loaded[asked]
+
+
+def asked_flags() -> tuple[str, ...]:
+    """What the environment variable BPTT_CFLAGS adds when cells are compiled."""
+    return tuple(os.environ.get("BPTT_CFLAGS", "").split())
 
 
 def _load(source: str, flags: tuple[str, ...], target: str) -> ctypes.CDLL:
@@ -79,6 +86,7 @@ class Engine:
     refused: tuple[Compiler, ...]
     processor: str
     vector_bytes: int | None
+    matrix_unit: bool
     folder: str | None
     objects: int
     bytes: int
@@ -89,22 +97,23 @@ def describe() -> Engine:
     """Try it: compile a line of C or find it in the cache, load it, and ask it."""
     processor = _processor_name()
     try:
-        vector = load(_WIDTH).bptt_vector_bytes()
+        library = load(_WIDTH, flags=asked_flags())
+        vector, unit = library.bptt_vector_bytes(), bool(library.bptt_matrix_unit())
         error = None
     except BpttError as found:
-        vector, error = None, found
+        vector, unit, error = None, False, found
     if sys.platform == "win32":
-        return Engine(error, None, (), processor, None, None, 0, 0, None)
+        return Engine(error, None, (), processor, None, False, None, 0, 0, None)
     refused: list[Compiler] = []
     try:
         kept = (objects.folder(), *objects.held(), objects.why_temporary())
         for compiler in compilers.candidates():
             if compiler.refusal is None:
-                return Engine(error, compiler, tuple(refused), processor, vector, *kept)
+                return Engine(error, compiler, tuple(refused), processor, vector, unit, *kept)
             refused.append(compiler)
     except (OSError, UserError):  # `load` met it too
         kept = (None, 0, 0, None)
-    return Engine(error, None, tuple(refused), processor, None, *kept)
+    return Engine(error, None, tuple(refused), processor, None, False, *kept)
 
 
 def findings(engine: Engine, threads: str) -> list[tuple[str, str]]:
@@ -122,6 +131,8 @@ def findings(engine: Engine, threads: str) -> list[tuple[str, str]]:
     if engine.vector_bytes:
         numbers = f"{engine.vector_bytes // 4} float32 or {engine.vector_bytes // 8} float64"
         rows.append(("vectors", f"{engine.vector_bytes} bytes, {numbers} numbers"))
+    if engine.matrix_unit:
+        rows.append(("matrices", "AMX: float32 from three bfloat16 parts of each number"))
     rows.append(("threads", threads))
     if engine.folder:
         size = f"{engine.objects} compiled objects, {engine.bytes / 1024:,.0f} KB"

@@ -18,7 +18,7 @@ enum {
     MOST_THREADS = 64,
     ROW_BLOCK = 8 * MR,   /* rows that go through all phases of a group together */
     CHUNK = 4 * MR,       /* rows whose products go through a panel while it is near */
-    TOGETHER = 4 * MOST_ROWS, /* rows whose parts for tiles stay in the second-level cache */
+    TOGETHER = 4 * MOST_ROWS, /* rows that go through a panel together on tiles */
     TILE = 4096,          /* numbers of the products that a body is given at once */
     ACROSS = (1 << 20) / (KC * NR * (i64)sizeof(real)), /* panels that stay in the second-level cache */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
@@ -120,12 +120,6 @@ static i64 share(i64 n, int k, int of) { return n * k / of; }
 
 static i64 padded(i64 n, i64 to) { return (n + to - 1) / to * to; }
 static i64 numbers(i64 n) { return n * (i64)sizeof(real); }
-
-/* Into how many chunks rows are divided whose products go through a panel while it is near. */
-static i64 chunks_of(i64 rows, int tiled) {
-    const i64 most = tiled ? at_most(MOST_ROWS, CHUNK) : CHUNK;
-    return (rows + most - 1) / most;
-}
 
 static i64 key_width(const Call *c, int key) {
     return c->size[c->sweep->key[key].width];

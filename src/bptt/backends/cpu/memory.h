@@ -138,7 +138,7 @@ static void lay_out(Call *c, Arena *a) {
         for (int g = 0; g < p->gemm_count; g++) {
             const Gemm *gemm = s->gemm + p->gemms + g;
             const i64 blocks = blocks_of(c, p, gemm);
-            parts += chunks_of(TOGETHER, 1) * 2 * blocks * LEFT_BLOCK;
+            parts += TOGETHER / MOST_ROWS * 2 * blocks * LEFT_BLOCK;
             split = at_least(split, parts);
             if (done[gemm->packed]) continue;
             done[gemm->packed] = 1;
@@ -154,7 +154,7 @@ static void lay_out(Call *c, Arena *a) {
     for (int k = 0; k < s->time_count; k++)
         panels = at_least(panels, at_most(panels_across(c, s->time + k), ACROSS));
     Arena own = {0, 0};
-    c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * CHUNK * NR)));
+    c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * at_least(CHUNK, c->tiles ? TOGETHER : 0) * NR)));
     c->block_at = own.used, take(&own, numbers(block));
     c->sums_at = own.used, take(&own, numbers(most_sums * LANES * at_least(c->batch, ROW_BLOCK)));
     i64 left = numbers(MR * KC + LANES), right = numbers(KC * NR);
@@ -224,7 +224,9 @@ static void divide(Call *c) {
     for (int k = 0; k < s->phases; k++)
         if (k < s->loop || k >= s->loop + s->loop_count) reduces |= s->phase[k].reduce_count;
     c->one_runs = !wide;
-    c->columns = !reduces && c->threads > 1 && widest > NR && (c->batch < ROWS_EACH * c->threads || bytes > CACHE);
+    /* tiles would rather have all their rows, and half of a matrix */
+    const i64 near = c->tiles && c->batch < MOST_ROWS * c->threads ? CACHE / 2 : CACHE;
+    c->columns = !reduces && c->threads > 1 && widest > NR && (c->batch < ROWS_EACH * c->threads || bytes > near);
 }
 
 #endif

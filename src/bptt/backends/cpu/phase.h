@@ -61,7 +61,8 @@ typedef struct {
     int back;
     real *tile;
     i64 across, down;
-    const half **left; /* of each product on tiles: its operands there, null if one is infinite */
+    i64 lots, each;    /* on tiles: so many lots of as many rows, which may overlap ... */
+    const half **left; /* ... and the operands there, by product and lot, null if one is infinite */
 } Part;
 
 /* Bring what a body will read or write of all steps near while the products before it are computed.
@@ -91,7 +92,12 @@ static int on_tiles(const Call *c, const Phase *p) {
     return 0;
 }
 
-/* Rows of a chunk, as blocks of operands, in the thread's memory at `to`. */
+/* The first row of a lot: all of them have as many rows, for which the tiles are shaped once. */
+static i64 lot_at(const Part *part, i64 lot) {
+    return part->low + at_most(lot * part->each, part->rows - part->each);
+}
+
+/* Rows of a lot, as blocks of operands. Gives whether there is an infinity. */
 static int split_rows(const Call *c, const Gemm *g, const View *view, i64 low, i64 rows, half *to) {
     const i64 top = rows > TILE_ROWS ? (rows + 1) / 2 : rows, apart = c->blocks[g->packed] * LEFT_BLOCK;
     I infinite = (I){0};
@@ -105,26 +111,25 @@ static int split_rows(const Call *c, const Gemm *g, const View *view, i64 low, i
     return any(infinite);
 }
 
-/* The operands of all products on tiles: those of product g and chunk n are at
- * left[n * p->gemm_count + g], null where there is an infinity. */
-static void split_all(Thread *t, const Phase *p, const View *view, i64 a, i64 b, i64 chunks, const half **left) {
+/* The operands of all products on tiles. Gives whether all of them are there. */
+static int split_all(Thread *t, const Phase *p, const View *view, const Part *part) {
     const Call *c = t->call;
     half *to = (half *)(t->own + c->split_at);
+    int whole = 1;
     for (int g = 0; g < p->gemm_count; g++) {
         const Gemm *gemm = c->sweep->gemm + p->gemms + g;
         const i64 blocks = c->blocks[gemm->packed];
-        for (i64 n = 0, low = a; n < chunks; n++) {
-            const i64 rows = (b - low + chunks - n - 1) / (chunks - n);
-            int infinite = !blocks || c->infinite[gemm->packed];
-            if (!infinite) infinite = split_rows(c, gemm, view + (gemm->keys - p->keys), low, rows, to);
-            left[n * p->gemm_count + g] = infinite ? 0 : to;
-            to += 2 * blocks * LEFT_BLOCK;
-            low += rows;
+        for (i64 lot = 0; blocks && lot < part->lots; lot++, to += 2 * blocks * LEFT_BLOCK) {
+            const int infinite = c->infinite[gemm->packed] ||
+                                 split_rows(c, gemm, view + (gemm->keys - p->keys), lot_at(part, lot), part->each, to);
+            part->left[g * part->lots + lot] = infinite ? 0 : to;
+            whole &= !infinite;
         }
     }
+    return whole;
 }
 
-/* Rows of a chunk times panel number n of a product. */
+/* A lot times panel number n of a product. */
 static void tiles_times(const Call *c, const Gemm *gemm, const half *left, i64 rows, i64 n, real *to, i64 down) {
     const i64 blocks = c->blocks[gemm->packed];
     multiply_tiles(left, blocks * LEFT_BLOCK, rows, (const half *)c->packed[gemm->packed] + n * blocks * RIGHT_BLOCK,
@@ -139,12 +144,11 @@ static void straight(const Call *c, const Phase *p, const View *view, const Stre
     i64 depth = 0;
     for (i64 k = 0; k < count; k++) depth += stretch[k].count;
     for (i64 n = part->panel; n < part->end; n++) {
-        real *at = to.at + part->low * to.row + n * NR;
-        if (part->left)
-            tiles_times(c, gemm, part->left[0], part->rows, n, at, to.row);
-        else
-            chunk_of(stretch, count, part->rows, c->packed[gemm->packed] + n * depth * NR,
-                     gemm->ones ? c->added[gemm->packed] + n * NR : 0, at, to.row);
+        for (i64 lot = 0; lot < part->lots; lot++)
+            tiles_times(c, gemm, part->left[lot], part->each, n, to.at + lot_at(part, lot) * to.row + n * NR, to.row);
+        if (part->lots) continue;
+        chunk_of(stretch, count, part->rows, c->packed[gemm->packed] + n * depth * NR,
+                 gemm->ones ? c->added[gemm->packed] + n * NR : 0, to.at + part->low * to.row + n * NR, to.row);
     }
 }
 
@@ -174,41 +178,59 @@ static real *product(const Part *part, int out, int outs, i64 n) {
     return part->tile + (out + (i64)o) * part->across + (i64)j * NR;
 }
 
+/* All outputs of one product from matrices as they lie, the first of which is number `out`. */
+static void multiply_unpacked(const Call *c, const Gemm *gemm, const View *view, int out, i64 low, i64 rows,
+                              const Part *part) {
+    for (int o = 0; o < gemm->outs; o++)
+        for (i64 r = low; r < low + rows; r++)
+            unpacked(c, gemm, view, o, r, part->panel * NR, part->c1,
+                     part->tile + (out + o) * part->across + (r - part->low) * part->down);
+}
+
+/* The same from panels, in the order of memory, or against it. */
+static void multiply_packed(const Call *c, const Gemm *gemm, const Stretch *stretch, i64 count, int out,
+                            const Part *part) {
+    const i64 before = part->panel * gemm->outs, all = (part->end - part->panel) * gemm->outs;
+    i64 depth = 0, together = 1;
+    for (i64 k = 0; k < count; k++) depth += stretch[k].count;
+    for (i64 k = 0; k < all; k += together) {
+        together = part->rows == 1 && k + 1 < all ? 2 : 1;
+        const i64 n = part->back ? all - k - together : k;
+        const real *panel = c->packed[gemm->packed] + (before + n) * depth * NR;
+        const real *add = gemm->ones ? c->added[gemm->packed] + (before + n) * NR : 0;
+        real *to = product(part, out, gemm->outs, n);
+        if (together == 1)
+            chunk_of(stretch, count, part->rows, panel, add, to, part->down);
+        else
+            row_twice(stretch, count, panel, depth * NR, add, to, product(part, out, gemm->outs, n + 1));
+    }
+}
+
+/* The same on tiles, but for lots with an infinity. */
+static void multiply_lots(const Call *c, const Gemm *gemm, const View *view, int out, const half **left,
+                          const Part *part) {
+    for (i64 k = 0; k < (part->end - part->panel) * gemm->outs; k++)
+        for (i64 lot = 0; lot < part->lots; lot++)
+            if (left[lot])
+                tiles_times(c, gemm, left[lot], part->each, part->panel * gemm->outs + k,
+                            product(part, out, gemm->outs, k) + (lot_at(part, lot) - part->low) * part->down,
+                            part->down);
+    for (i64 lot = 0; lot < part->lots; lot++)
+        if (!left[lot]) multiply_unpacked(c, gemm, view, out, lot_at(part, lot), part->each, part);
+}
+
 /* All products of a phase on a part of it. */
 static void multiply(const Call *c, const Phase *p, const View *view, const Stretch *stretch,
                      const i64 *first, const Part *part) {
-    const i64 wide = part->end - part->panel;
-    int out = 0;
-    for (int g = 0; g < p->gemm_count; g++) {
+    for (int g = 0, out = 0; g < p->gemm_count; g++) {
         const Gemm *gemm = c->sweep->gemm + p->gemms + g;
-        const i64 blocks = c->blocks[gemm->packed];
-        if (c->direct || (blocks && !part->left[g])) {
-            for (int o = 0; o < gemm->outs; o++, out++)
-                for (i64 r = 0; r < part->rows; r++)
-                    unpacked(c, gemm, view + (gemm->keys - p->keys), o, part->low + r,
-                             part->panel * NR, part->c1,
-                             part->tile + out * part->across + r * part->down);
-            continue;
-        }
-        const i64 count = first[g + 1] - first[g], all = wide * gemm->outs;
-        i64 depth = 0;
-        for (i64 k = 0; k < count; k++) depth += stretch[first[g] + k].count;
-        const i64 before = part->panel * gemm->outs;
-        for (i64 k = 0; blocks && k < all; k++)
-            tiles_times(c, gemm, part->left[g], part->rows, before + k, product(part, out, gemm->outs, k), part->down);
-        i64 together = 1;
-        for (i64 k = 0; !blocks && k < all; k += together) { /* in the order of memory, or against it */
-            together = part->rows == 1 && k + 1 < all ? 2 : 1;
-            const i64 n = part->back ? all - k - together : k;
-            const real *panel = c->packed[gemm->packed] + (before + n) * depth * NR;
-            const real *add = gemm->ones ? c->added[gemm->packed] + (before + n) * NR : 0;
-            real *to = product(part, out, gemm->outs, n);
-            if (together == 1)
-                chunk_of(stretch + first[g], count, part->rows, panel, add, to, part->down);
-            else
-                row_twice(stretch + first[g], count, panel, depth * NR, add, to,
-                          product(part, out, gemm->outs, n + 1));
-        }
+        const View *operands = view + (gemm->keys - p->keys);
+        if (c->direct)
+            multiply_unpacked(c, gemm, operands, out, part->low, part->rows, part);
+        else if (c->blocks[gemm->packed])
+            multiply_lots(c, gemm, operands, out, part->left + g * part->lots, part);
+        else
+            multiply_packed(c, gemm, stretch + first[g], first[g + 1] - first[g], out, part);
         out += gemm->outs;
     }
 }
@@ -236,14 +258,22 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
         i64 first[p->gemm_count + 1];
         find_stretches(c, p, view, stretch, first);
         const i64 used = first[p->gemm_count];
-        const i64 p0 = c0 / NR, p1 = (c1 + NR - 1) / NR, tiled = on_tiles(c, p);
-        const i64 chunks = chunks_of(rows, (int)tiled);
-        const half *left[tiled ? chunks * p->gemm_count : 1];
-        if (tiled) split_all(t, p, view, a, b, chunks, left);
+        const i64 p0 = c0 / NR, p1 = (c1 + NR - 1) / NR;
+        Part part = {.low = a, .rows = rows, .tile = (real *)(t->own + c->tile_at)};
+        if (on_tiles(c, p)) part.lots = (rows + MOST_ROWS - 1) / MOST_ROWS;
+        const half *left[part.lots * p->gemm_count + 1];
+        int whole = !c->direct; /* every product is from panels */
+        if (part.lots) {
+            part.each = (rows + part.lots - 1) / part.lots;
+            part.left = left;
+            whole = split_all(t, p, view, &part);
+            shape(t, part.each);
+        }
+        const i64 chunks = part.lots ? 1 : (rows + CHUNK - 1) / CHUNK;
         i64 wide = rows > MR ? 1 : at_least(1, TILE / (p->tiles * rows * NR));
         wide = at_most(wide, p1 - p0);
-        Part part = {.tile = (real *)(t->own + c->tile_at), .down = wide * NR};
-        part.across = at_most(rows, CHUNK) * part.down;
+        part.down = wide * NR;
+        part.across = (part.lots ? rows : at_most(rows, CHUNK)) * part.down;
         /* one row goes to and fro: the panels that it read last are still near */
         part.back = rows == 1 && run->parity && !p->reduce_count;
         for (i64 done = p0; done < p1; done += wide) {
@@ -254,12 +284,10 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
             for (i64 chunk = 0; chunk < chunks; chunk++) {
                 const i64 high = low + (b - low + chunks - chunk - 1) / (chunks - chunk);
                 part.low = low, part.rows = high - low;
-                part.left = tiled ? left + chunk * p->gemm_count : 0;
-                if (tiled) shape(t, part.rows);
                 for (i64 k = 0; k < used; k++)
                     here[k] = (Stretch){stretch[k].at + low * stretch[k].row, stretch[k].row,
                                         stretch[k].count};
-                if (p->flags & PHASE_STRAIGHT && !c->direct && (!tiled || *part.left) && part.end * NR <= c1) {
+                if (p->flags & PHASE_STRAIGHT && whole && part.end * NR <= c1) {
                     straight(c, p, view, here, used, &part);
                 } else {
                     fetch(c, p, view, used, &part);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bptt.backends.cpu import threads
-from bptt.backends.cpu.build import load
+from bptt.backends.cpu.build import asked_flags, load
 from bptt.backends.once import WithoutTime
 from bptt.backends.rows import check_rows
 from bptt.backends.shapes import layout, solve_sizes
@@ -71,7 +70,7 @@ class Library:
     """A loaded sweep in one number format, and the driver that walks it."""
 
     def __init__(self, source: str, real: str) -> None:
-        flags = (f"-DBPTT_REAL={real}", *os.environ.get("BPTT_CFLAGS", "").split())
+        flags = (f"-DBPTT_REAL={real}", *asked_flags())
         self.held = load(source, flags=flags)  # what `sweep` points into
         driver = load('#include "loop.c"\n', flags=flags)
         pointer = ctypes.c_void_p

@@ -33,6 +33,7 @@ enum {
     TILE_HALVES = TILE_ROWS * TILE_DEPTH,
     LEFT_BLOCK = 3 * TILE_HALVES,  /* the three parts of 16 rows of operands ... */
     RIGHT_BLOCK = 2 * LEFT_BLOCK,  /* ... and of as many rows of a panel, which is two tiles wide */
+    NEAR = 4,                      /* blocks of a panel and rows that the first-level cache has room for */
     MOST_ROWS = 2 * TILE_ROWS,     /* rows that are multiplied at once */
 };
 
@@ -146,10 +147,20 @@ static void shape_tiles(i64 rows) {
         T_DOT(3, 5, 7);                                                                            \
     }
 
+/* The n-th sixth of what the next block reads comes near. */
+#define NEXT(n)                                                                                    \
+    if (far)                                                                                       \
+        for (int k = 0; k < 8; k++) {                                                              \
+            FETCH((const real *)(a + LEFT_BLOCK + n * TILE_HALVES / 2 + 32 * k));                  \
+            if (two) FETCH((const real *)(a + apart + LEFT_BLOCK + n * TILE_HALVES / 2 + 32 * k)); \
+            FETCH((const real *)(panel + RIGHT_BLOCK + n * TILE_HALVES + 64 * k));                 \
+            FETCH((const real *)(panel + RIGHT_BLOCK + n * TILE_HALVES + 64 * k + 32));            \
+        }
+
 /* to[r][0..NR) = first[r] + rows of operands times a panel, `blocks` of TILE_DEPTH deep. `rows` as
  * the tiles are shaped; row r begins with first[r * step], or with zero. `apart`: from the first
  * rows' operands to the others'. */
-INL void tiles_of(const int two, const half *a, i64 apart, i64 rows, const half *panel, i64 blocks,
+INL void tiles_of(const int two, const int far, const half *a, i64 apart, i64 rows, const half *panel, i64 blocks,
                   const real *first, i64 step, real *to, i64 down) {
     const i64 top = (rows + 1) / 2, wide = down * (i64)sizeof(real);
     if (first) {
@@ -168,9 +179,9 @@ INL void tiles_of(const int two, const half *a, i64 apart, i64 rows, const half 
         }
     }
     for (; blocks > 0; blocks--, a += LEFT_BLOCK, panel += RIGHT_BLOCK) {
-        LOAD_LEFT(0) LOAD_RIGHT(2) DOTS LOAD_RIGHT(1) DOTS /* the smallest first */
-        LOAD_LEFT(1) DOTS LOAD_RIGHT(0) DOTS
-        LOAD_LEFT(2) DOTS LOAD_LEFT(0) DOTS
+        LOAD_LEFT(0) LOAD_RIGHT(2) DOTS NEXT(0) LOAD_RIGHT(1) DOTS NEXT(1) /* the smallest first */
+        LOAD_LEFT(1) DOTS NEXT(2) LOAD_RIGHT(0) DOTS NEXT(3)
+        LOAD_LEFT(2) DOTS NEXT(4) LOAD_LEFT(0) DOTS NEXT(5)
     }
     T_STORE(0, to, wide);
     T_STORE(1, to + 16, wide);
@@ -183,8 +194,10 @@ INL void tiles_of(const int two, const half *a, i64 apart, i64 rows, const half 
 static __attribute__((noinline)) void multiply_tiles(const half *a, i64 apart, i64 rows, const half *panel,
                                                      i64 blocks, const real *first, i64 step,
                                                      real *to, i64 down) {
-    if (rows > TILE_ROWS) tiles_of(1, a, apart, rows, panel, blocks, first, step, to, down);
-    else tiles_of(0, a, apart, rows, panel, blocks, first, step, to, down);
+    if (rows > TILE_ROWS && blocks > NEAR) tiles_of(1, 1, a, apart, rows, panel, blocks, first, step, to, down);
+    else if (blocks > NEAR) tiles_of(0, 1, a, apart, rows, panel, blocks, first, step, to, down);
+    else if (rows > TILE_ROWS) tiles_of(1, 0, a, apart, rows, panel, blocks, first, step, to, down);
+    else tiles_of(0, 0, a, apart, rows, panel, blocks, first, step, to, down);
 }
 
 /* The three parts of x, each in the upper halves of the lanes. Gives the lanes that are infinite. */
@@ -193,55 +206,50 @@ INL I parts_of(V x, U part[3]) {
     part[0] = ((U)x + half_up) & upper;
     V rest = x - (V)part[0];
     part[1] = ((U)rest + half_up) & upper;
-    part[2] = (U)(rest - (V)part[1]) & upper;
+    part[2] = (U)(rest - (V)part[1]); /* what is left has 8 bits */
     return (part[0] & (U){BPTT_EACH(0x7fffffffu)}) == (U){BPTT_EACH(0x7f800000u)};
 }
 
-typedef half H __attribute__((vector_size(BPTT_BYTES), may_alias));
 typedef U Pairs __attribute__((may_alias));
-#define UPPER_HALVES                                                                               \
-    1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43, 45, 47, 49,  \
-        51, 53, 55, 57, 59, 61, 63
+
+/* Operands k and k + 16 of a block stand side by side in a tile: 16 pairs of those in `low` and
+ * `high`, the three parts TILE_HALVES apart. Gives the lanes with an infinity. */
+INL I split_pairs(V low, V high, half *to) {
+    U first[3], second[3];
+    const I infinite = parts_of(low, first) | parts_of(high, second);
+    UNROLL for (int part = 0; part < 3; part++)
+        *(Pairs *)(to + part * TILE_HALVES) = first[part] >> 16 | second[part];
+    return infinite;
+}
 
 /* A row of operands, `count` of them from x on, as rows of the tiles at `to`. */
 INL I split_row(const real *x, i64 count, half *to) {
     I infinite = (I){0};
-    for (; count > 0; count -= TILE_DEPTH, x += TILE_DEPTH, to += LEFT_BLOCK) {
-        U low[3], high[3];
-        const int n = count < LANES ? (int)count : LANES;
-        const int m = count >= 2 * LANES ? LANES : count > LANES ? (int)count - LANES : 0;
-        infinite |= parts_of(v_load_n(x, n), low);
-        infinite |= parts_of(m ? v_load_n(x + LANES, m) : v_set(0), high);
-        UNROLL for (int part = 0; part < 3; part++)
-            *(H *)(to + part * TILE_HALVES) = __builtin_shufflevector((H)low[part], (H)high[part], UPPER_HALVES);
-    }
-    return infinite;
-}
-
-/* Two rows of 16 numbers as a row of pairs, the three parts TILE_HALVES apart. */
-INL I split_pair(V even, V odd, half *to) {
-    U low[3], high[3];
-    const I infinite = parts_of(even, low) | parts_of(odd, high);
-    UNROLL for (int part = 0; part < 3; part++) *(Pairs *)(to + part * TILE_HALVES) = low[part] >> 16 | high[part];
+    for (; count >= TILE_DEPTH; count -= TILE_DEPTH, x += TILE_DEPTH, to += LEFT_BLOCK)
+        infinite |= split_pairs(v_load(x), v_load(x + LANES), to);
+    if (count > LANES)
+        infinite |= split_pairs(v_load(x), v_load_n(x + LANES, (int)(count - LANES)), to);
+    else if (count > 0)
+        infinite |= split_pairs(v_load_n(x, (int)count), v_set(0), to);
     return infinite;
 }
 
 /* TILE_DEPTH rows of a panel, NR wide, as its block. Gives whether one of them is infinite. */
 static int split_panel(const real *rows, half *to) {
     I infinite = (I){0};
-    for (int k = 0; k < TILE_DEPTH; k += 2, rows += 2 * NR, to += TILE_DEPTH) {
-        infinite |= split_pair(v_load(rows), v_load(rows + NR), to);
-        infinite |= split_pair(v_load(rows + LANES), v_load(rows + NR + LANES), to + 3 * TILE_HALVES);
+    for (int k = 0; k < 16; k++, rows += NR, to += TILE_DEPTH) {
+        infinite |= split_pairs(v_load(rows), v_load(rows + 16 * NR), to);
+        infinite |= split_pairs(v_load(rows + LANES), v_load(rows + LANES + 16 * NR), to + LEFT_BLOCK);
     }
     return any(infinite);
 }
 
 /* TILE_DEPTH rows of 16 numbers, turned: a block of 16 rows of operands. */
 static int split_turned(const real *rows, half *to) {
-    half pairs[3 * TILE_HALVES] __attribute__((aligned(64)));
+    half pairs[LEFT_BLOCK] __attribute__((aligned(64)));
     I infinite = (I){0};
-    for (int k = 0; k < TILE_DEPTH; k += 2, rows += 2 * TILE_ROWS)
-        infinite |= split_pair(v_load(rows), v_load(rows + TILE_ROWS), pairs + k / 2 * TILE_DEPTH);
+    for (int k = 0; k < 16; k++, rows += TILE_ROWS)
+        infinite |= split_pairs(v_load(rows), v_load(rows + 16 * TILE_ROWS), pairs + k * TILE_DEPTH);
     for (int part = 0; part < 3; part++)
         turn((const real *)(pairs + part * TILE_HALVES), LANES, (real *)(to + part * TILE_HALVES), LANES);
     return any(infinite);
