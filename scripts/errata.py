@@ -9,10 +9,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import bptt
-from bptt.proof.verdicts import LineVerdict, share
+from bptt.proof.verdicts import Judgement, LineVerdict, share
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ROOT / "docs" / "documents"
@@ -80,10 +81,16 @@ class Document:
     rows: list[str]
 
 
+@cache
+def verdicts(name: str) -> tuple[bptt.Cell, Judgement]:
+    """A document's cell, and what is said of its pass."""
+    cell = bptt.load(DOCUMENTS / f"{name}.cell")
+    return cell, cell.judge()
+
+
 def document(name: str) -> Document:
     """The part of the page on one document."""
-    cell = bptt.load(DOCUMENTS / f"{name}.cell")
-    found = cell.judge()
+    cell, found = verdicts(name)
     whole = bptt.load(DOCUMENTS / f"{name}_corrected.cell").judge().whole
     judged = [line for line in found.lines if line.verdict != "defined"]
     wrong = [line for line in judged if line.verdict == "wrong"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import zlib
 from typing import Any
@@ -10,6 +11,13 @@ import numpy as np
 import pytest
 
 from bptt import cells
+
+
+def pytest_collection_finish() -> None:
+    """Some sixteen thousand tests stay in memory to the end: nobody need look for them again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture

@@ -319,5 +319,6 @@ def slips(number: int, line: str, names: Names, kind: str) -> list[Slip]:
     """The slips of a kind in a line, each once."""
     left, right = line.split(" = ", 1)
     root = parsed(right)
+    right = written(root)
     texts = dict.fromkeys(written(new) for new in KINDS[kind](root, names))
-    return [Slip(kind, number, f"{left} = {text}") for text in texts if text != written(root)]
+    return [Slip(kind, number, f"{left} = {text}") for text in texts if text != right]

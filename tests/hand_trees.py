@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import copy
 import re
 from collections.abc import Iterator
+from operator import is_
+from typing import Any
 
 _SLOPE = re.compile(r"d\w+_d\w+$")  # dG_dy(y, l): its arguments have names
 # These only say which side of a kink a value is on: a slip in it seldom changes that.
@@ -47,7 +48,24 @@ def parts(root: ast.expr) -> Iterator[ast.expr]:
 
 def put(root: ast.expr, *changes: tuple[ast.expr, ast.expr]) -> ast.expr:
     """The tree with other parts at some places: pairs, the old one and the new one."""
-    return copy.deepcopy(root, {id(old): new for old, new in changes})
+    instead = {id(old): new for old, new in changes}
+
+    def made(e: Any) -> Any:
+        if isinstance(e, list):
+            return [made(each) for each in e]
+        if not isinstance(e, ast.AST):
+            return e
+        if id(e) in instead:
+            return instead[id(e)]
+        before = [getattr(e, name) for name in e._fields]
+        after = [made(each) for each in before]
+        alike = all(
+            all(map(is_, a, b)) if isinstance(a, list) else a is b
+            for a, b in zip(before, after, strict=True)
+        )
+        return e if alike else type(e)(*after)
+
+    return made(root)
 
 
 def binary(left: ast.expr, op: type[ast.operator], right: ast.expr) -> ast.BinOp:

@@ -60,6 +60,6 @@ def test_every_printed_equation_has_a_reading(name: str, printed: int) -> None:
 
 @pytest.mark.parametrize("name", ERRATA.NAMES)
 def test_every_wrong_line_has_its_correction(name: str) -> None:
-    found = bptt.load(ERRATA.DOCUMENTS / f"{name}.cell").judge()
+    _, found = ERRATA.verdicts(name)
     wrong = [line for line in found.lines if line.verdict == "wrong"]
     assert wrong and all(line.derived and line.differs for line in wrong)

@@ -7,6 +7,7 @@ import gc
 import pickle
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -102,6 +103,17 @@ def test_a_walk_visits_each_node_once_arguments_first() -> None:
     order = walk(a, b)
     assert all(order.index(x) < order.index(y) for y in order for x in y.args)
     assert len(order) == len(set(order)) == 5
+
+
+def test_a_second_walk_finds_what_the_first_did() -> None:
+    n = ops.add(ops.mul(at("a"), at("b")), ops.neg(ops.mul(at("a"), at("b"))))
+    first = walk(n)
+    walk(n).clear()  # the list is the caller's
+    assert walk(n) == first == walk(n, at("b"))
+    gone = weakref.ref(n)
+    first.clear()
+    del n
+    assert gone() is None
 
 
 def test_a_walk_goes_deeper_than_python_recurses() -> None:
@@ -280,6 +292,16 @@ def test_a_right_program_can_be_built_and_asked() -> None:
         with pytest.raises(KeyError):
             ask("q")
     assert copy.deepcopy(p) is p
+
+
+def test_what_is_remembered_of_a_program_goes_with_it() -> None:
+    p = lstm()
+    assert inputs(p) is inputs(p) and outputs(p) is outputs(p) and p.late() is p.late()
+    assert p.dims("W_i") == ("H", "X") and p.dims("h") == ("H",)
+    kept = weakref.ref(p)
+    del p
+    gc.collect()
+    assert kept() is None
 
 
 def test_ports_say_what_goes_in_and_comes_out() -> None:

@@ -50,6 +50,11 @@ def worked(name: str) -> Worked:
     return Cell.load(name).trace()
 
 
+@cache
+def shown(name: str) -> str:
+    return page.text(worked(name))
+
+
 def parsed(text: str) -> Element:
     """A page as a tree: all of it is closed, and its script and style do not end early."""
     start, _, rest = text.partition("\n")
@@ -85,7 +90,7 @@ def results(section: Element) -> dict[str, str]:
 
 
 def test_every_cell_has_a_page_that_stands_alone(cell: str) -> None:
-    text = page.text(worked(cell))
+    text = shown(cell)
     assert len(text.encode()) < LARGEST
     root = parsed(text)
     for element in root.iter():
@@ -102,8 +107,7 @@ def test_every_cell_has_a_page_that_stands_alone(cell: str) -> None:
 
 def test_what_lights_up_is_what_the_cell_reads(cell: str) -> None:
     """Forward a line's edges end at its own value, backward they begin there."""
-    w = worked(cell)
-    root = parsed(page.text(w))
+    root = parsed(shown(cell))
     nodes = {e.get("data-id") for e in with_class(root, "node")}
     edges = {(e.get("data-a"), e.get("data-b")) for e in with_class(root, "edge")}
     assert all(a in nodes and b in nodes for a, b in edges)
@@ -127,7 +131,7 @@ def test_what_lights_up_is_what_the_cell_reads(cell: str) -> None:
 
 def test_every_line_has_its_symbols_and_its_result(cell: str) -> None:
     w = worked(cell)
-    root = parsed(page.text(w))
+    root = parsed(shown(cell))
     assert len(with_class(root, "line")) == len(w.steps) + len(w.back)
     assert len(with_class(root, "symbols")) == len(with_class(root, "result"))
     said = [words(e) for e in with_class(root, "why")]
@@ -137,7 +141,7 @@ def test_every_line_has_its_symbols_and_its_result(cell: str) -> None:
 
 def test_the_drawing_has_every_value_of_every_step(cell: str) -> None:
     w = worked(cell)
-    root = parsed(page.text(w))
+    root = parsed(shown(cell))
     nodes = [e for e in with_class(root, "node") if e.get("data-t") != "-1"]
     series = [n for n in w.roles["inputs"] if n in w.forward.series]
     steps = [line for line in w.forward.lines if line.kind is Kind.STEP]
@@ -157,7 +161,7 @@ def test_the_drawing_has_every_value_of_every_step(cell: str) -> None:
 
 
 def test_the_numbers_of_gomez_stand_where_they_belong() -> None:
-    root = parsed(page.text(worked("gomez")))
+    root = parsed(shown("gomez"))
     anchors = [section.get("id") for section in root.iter("section")]
     assert anchors == [
         *("given", "forward-0", "forward-1", "backward-1", "backward-0", "start", "sums"),
@@ -176,7 +180,7 @@ def test_the_numbers_of_gomez_stand_where_they_belong() -> None:
 
 
 def test_a_line_shows_numbers_put_in_and_why_it_is_there() -> None:
-    root = parsed(page.text(worked("gomez")))
+    root = parsed(shown("gomez"))
     lines = with_class(frame(root, "forward-1"), "line")
     state = next(line for line in lines if words(with_class(line, "left")[0]) == "state1")
     assert words(with_class(state, "symbols")[0]) == "=a1⊙i1+f1⊙state0"
@@ -188,7 +192,7 @@ def test_a_line_shows_numbers_put_in_and_why_it_is_there() -> None:
 
 
 def test_gradients_do_not_flow_to_labels() -> None:
-    root = parsed(page.text(worked("gomez")))
+    root = parsed(shown("gomez"))
     label = next(e.get("data-id") for e in with_class(root, "node") if words(e).startswith("y[0]"))
     owns = [line.get("data-node") for line in with_class(frame(root, "backward-0"), "line")]
     assert label not in owns
@@ -205,13 +209,13 @@ def test_what_was_drawn_and_chosen_is_said() -> None:
     said = words(next(root.iter("header")))
     assert "Drawn at random from seed 7" in said
     assert "fι is tanh" in said or "f_ι is tanh" in said
-    assert "Drawn" not in words(next(parsed(page.text(worked("gomez"))).iter("header")))
+    assert "Drawn" not in words(next(parsed(shown("gomez")).iter("header")))
 
 
 def test_numbers_that_nobody_would_read_are_left_out() -> None:
-    text = page.text(worked("hyper_lstm"))
+    text = shown("hyper_lstm")
     assert "too many numbers to write out" in text
-    assert "too many numbers" not in page.text(worked("gomez"))
+    assert "too many numbers" not in shown("gomez")
 
 
 def test_a_page_has_room_for_so_many_steps() -> None:
@@ -257,7 +261,7 @@ def test_names_are_escaped_in_the_drawing() -> None:
 
 
 def test_only_our_own_script_and_style_may_run() -> None:
-    text = page.text(worked("gomez"))
+    text = shown("gomez")
     root = parsed(text)
     policy = next(e for e in root.iter("meta") if e.get("http-equiv")).get("content") or ""
     assert policy.startswith("default-src 'none'; ")
@@ -284,7 +288,7 @@ def test_the_script_builds_no_markup_and_asks_nobody() -> None:
 
 @pytest.mark.parametrize("name", CORE)
 def test_without_the_script_all_steps_can_be_read(name: str) -> None:
-    root = parsed(page.text(worked(name)))
+    root = parsed(shown(name))
     assert next(root.iter("nav")).get("hidden") is not None
     assert not any(e.get("hidden") is not None for e in root.iter() if e.tag != "nav")
     style = (OURS / "page.css").read_text(encoding="utf-8")
@@ -295,7 +299,7 @@ def test_without_the_script_all_steps_can_be_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", CORE)
 def test_a_screen_reader_finds_its_way(name: str) -> None:
-    root = parsed(page.text(worked(name)))
+    root = parsed(shown(name))
     assert root.get("lang") == "en"
     levels = [int(e.tag[1]) for e in root.iter() if re.fullmatch("h[1-6]", e.tag)]
     assert levels[0] == 1 and levels.count(1) == 1

@@ -124,6 +124,25 @@ def test_an_empty_sequence_ends_where_it_starts(rng: np.random.Generator) -> Non
     assert np.array_equal(found[Port("c", At.FINAL)], given[Port("c", At.START)])
 
 
+def test_what_a_run_gives_is_the_callers_own() -> None:
+    two = Equation("k", Kind.ONCE, ops.fill(ops.const(2), H))
+    h = Equation("h", Kind.STEP, ops.add(ops.ref("x", 0, H), ops.fill(ops.const(2), H)))
+    p = Program(1, (Value("x", H, Role.GIVEN),), (two, h), (), ("k", "h"))
+    for _ in range(2):
+        found = run(p, {Port("x", At.STEPS): np.zeros((2, 3))}, SIZES)
+        for array in found.values():
+            assert np.array_equal(array, np.full(array.shape, 2))
+            array[...] = 9
+
+
+def test_sizes_are_those_of_the_run() -> None:
+    h = Equation("h", Kind.STEP, ops.mul(ops.ref("x", 0, H), ops.size("H")))
+    p = Program(1, (Value("x", H, Role.GIVEN),), (h,), (), ("h",))
+    for n in (2, 3, 2):
+        found = run(p, {Port("x", At.STEPS): np.ones((1, n))}, {"H": n})
+        assert np.array_equal(found[Port("h", At.STEPS)], np.full((1, n), n))
+
+
 def test_a_port_without_a_value_is_named(rng: np.random.Generator) -> None:
     p = lstm()
     given = sampling.draw(p, 2, SIZES, rng, {})

@@ -24,7 +24,9 @@ def solve_sizes(
         given = shape[1:] if port.at is At.CONST else shape[-1:]
         for d, k in zip(dims or (1,), given if dims else (1,), strict=True):
             seen.append((d, k, port))
-    for _ in range(len(seen) + 1):
+    found = -1
+    while len(sizes) > found:
+        found = len(sizes)
         for d, k, _port in seen:
             unknown = [(s, n) for s, n in terms(d).items() if s and s not in sizes]
             if len(unknown) == 1:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from bptt.ir.dims import Dim
-from bptt.ir.program import Kind, Program, Role, refs, walk
+from bptt.ir.program import Kind, Program, Role, refs, remembered, walk
 
 
 class At(Enum):
@@ -28,6 +28,8 @@ class At(Enum):
     LAST = "last"
     START = "start"
     FINAL = "final"
+
+    __hash__ = object.__hash__  # Enum's own is Python, and ports are looked up without end
 
 
 class Port(NamedTuple):
@@ -61,6 +63,7 @@ def row_numbers(p: Program) -> dict[str, list[Dim]]:
     return found
 
 
+@remembered
 def inputs(p: Program) -> tuple[Port, ...]:
     """The ports to fill before a run: values, their edges where read beyond an end, starts."""
     read = lags(p)
@@ -76,6 +79,7 @@ def inputs(p: Program) -> tuple[Port, ...]:
     return (*ports, *(Port(s.name, At.START) for s in p.states))
 
 
+@remembered
 def outputs(p: Program) -> tuple[Port, ...]:
     """The ports that a run fills: outputs, final states, emitted adjoints with their edges."""
     kinds = {e.name: e.kind for e in p.equations}

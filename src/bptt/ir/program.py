@@ -12,7 +12,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from functools import wraps
+from typing import Any, ClassVar, TypeVar
 
 from bptt.ir.dims import Dims
 
@@ -28,11 +29,12 @@ class Node:
     Build them with `bptt.ir.ops.node` and the builders beside it, which compute `dims`.
     """
 
-    __slots__ = ("__weakref__", "args", "attr", "dims", "op")
+    __slots__ = ("__weakref__", "args", "attr", "below", "dims", "op")
     op: str
     args: tuple[Node, ...]
     attr: tuple[Any, ...]
     dims: Dims
+    below: tuple[Node, ...] | None  # what `walk` has found, kept since passes ask for it often
 
     def __repr__(self) -> str:
         return _shown(self, 6)
@@ -67,23 +69,41 @@ def intern(op: str, args: tuple[Node, ...], attr: tuple[Any, ...], dims: Dims) -
         if found is None:
             found = Node()
             found.op, found.args, found.attr, found.dims = key
+            found.below = None
             _interned[key] = found
     return found
 
 
 def walk(*roots: Node) -> list[Node]:
     """Every node below `roots`, each once, arguments before the nodes that use them."""
+    if len(roots) != 1:
+        return _ordered(roots)
+    (root,) = roots
+    if root.below is not None:
+        return [*root.below, root]
+    order = _ordered(roots)
+    if len(order) <= _MOST_KEPT:
+        root.below = tuple(order[:-1])  # without the root, which it would keep alive
+    return order
+
+
+_MOST_KEPT = 512  # nodes: what lies below each node of a long chain would fill the memory
+
+
+def _ordered(roots: tuple[Node, ...]) -> list[Node]:
     order: list[Node] = []
     seen: set[Node] = set()
-    stack = [(root, False) for root in reversed(roots)]
+    stack = [*reversed(roots)]
     while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
+        node = stack[-1]
+        if node in seen:
+            stack.pop()
+        elif waiting := [a for a in reversed(node.args) if a not in seen]:
+            stack += waiting
+        else:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend((a, False) for a in reversed(node.args) if a not in seen)
+            order.append(node)
+            stack.pop()
     return order
 
 
@@ -146,6 +166,23 @@ class Emit:
     name: str
 
 
+_Found = TypeVar("_Found")
+
+
+def remembered(f: Callable[[Program], _Found]) -> Callable[[Program], _Found]:
+    """`f`, worked out once a Program. What it gives must not change, nor hold the Program."""
+    found: weakref.WeakKeyDictionary[Program, _Found] = weakref.WeakKeyDictionary()
+
+    @wraps(f)
+    def once(p: Program) -> _Found:
+        known = found.get(p)
+        if known is None:
+            known = found[p] = f(p)
+        return known
+
+    return once
+
+
 class Shown:
     """What notebooks show as HTML. Printers stand on a floor above: whoever may import them says
     here, once, what does it."""
@@ -177,18 +214,18 @@ class Program(Shown):
 
     def value(self, name: str) -> Value:
         """The value called `name`; KeyError if there is none."""
-        return next((v for v in self.values if v.name == name), None) or _missing(name)
+        found = _by_name(self)[name]
+        return found if isinstance(found, Value) else _missing(name)
 
     def equation(self, name: str) -> Equation:
         """The equation that assigns `name`; KeyError if there is none."""
-        return next((e for e in self.equations if e.name == name), None) or _missing(name)
+        found = _by_name(self)[name]
+        return found if isinstance(found, Equation) else _missing(name)
 
     def dims(self, name: str) -> Dims:
         """The dims of a value or an assigned name; KeyError if there is none."""
-        for v in self.values:
-            if v.name == name:
-                return v.dims
-        return self.equation(name).rhs.dims
+        found = _by_name(self)[name]
+        return found.dims if isinstance(found, Value) else found.rhs.dims
 
     def steps(self) -> tuple[Equation, ...]:
         """The equations that run each step."""
@@ -198,6 +235,7 @@ class Program(Shown):
         """The values of one role."""
         return tuple(v for v in self.values if v.role is role)
 
+    @remembered
     def late(self) -> frozenset[str]:
         """The sums, and the onces that read one: they exist only after the sweep."""
         late: set[str] = set()
@@ -210,6 +248,11 @@ class Program(Shown):
 
     def __deepcopy__(self, memo: Any) -> Program:
         return self
+
+
+@remembered
+def _by_name(p: Program) -> dict[str, Value | Equation]:
+    return {each.name: each for each in (*p.values, *p.equations)}
 
 
 def _missing(name: str) -> Any:

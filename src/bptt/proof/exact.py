@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,7 @@ class _Exact:
         }
         self.series: dict[str, Array] = {}
         self.constants: dict[str, Array] = {}
+        self.jacobians: dict[tuple[Any, ...], Array] = {}  # lines are tried often, and ask again
 
     def draw(self, values: Mapping[str, Array]) -> dict[Port, Array]:
         p, rng = self.p, self.rng
@@ -244,8 +246,11 @@ class _Exact:
         [times, *y, *x]. Zero where y or x lies outside of the sequence, or y before x. A
         parameter moves at the step of y alone.
         """
-        rows = [self.moved(y, x, frozenset(held), int(t)) for t in times]
-        return np.stack(rows)
+        asked = [(y, x, frozenset(held), int(t)) for t in times]
+        for each in asked:
+            if each not in self.jacobians:
+                self.jacobians[each] = self.moved(*each)
+        return np.stack([self.jacobians[each] for each in asked])
 
     def moved(self, y: tuple[str, int], x: tuple[str, int], held: frozenset[str], t: int) -> Array:
         constant = self.constants.get(x[0])
@@ -275,7 +280,7 @@ class _Exact:
                 return changed[name, t]
             if name in self.constants:
                 return self.constants[name]
-            kept = copies(p).get(name)
+            kept = self.copies.get(name)
             return read(kept.attr[0], t) if kept is not None else self.series[name][t + 1]
 
         def compute(root: Node, t: int) -> Array:
@@ -292,12 +297,17 @@ class _Exact:
 
         for t in range(max(at_x, 0), at_y + 1):
             for e in p.steps():
-                fixed = (e.name, t) == (x, at_x) or e.name in held or e.name in copies(p)
+                fixed = (e.name, t) == (x, at_x) or e.name in held or e.name in self.copies
                 if not fixed:
                     changed[e.name, t] = compute(e.rhs, t)
         return read(y, at_y)
 
-    @property
+    @cached_property
+    def copies(self) -> dict[str, Node]:
+        """The states that hold an input of the step before."""
+        return copies(self.p)
+
+    @cached_property
     def hoisted(self) -> frozenset[str]:
         """The matrices that the machine computes before the loop."""
         onces = (e.name for e in self.p.equations if e.kind is Kind.ONCE)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,24 @@ _OF_VECTORS = ("softmax", "log_softmax", "cumsum")
 _DEEPEST = 30  # definitions within definitions
 
 
+class _Structure(NamedTuple):
+    """The parts of an expression, arguments first; what each is an argument of; what lies below
+    a sum over time."""
+
+    order: tuple[Expr, ...]
+    parents: dict[Expr, Expr]
+    summed: frozenset[Expr]
+
+
+@lru_cache(maxsize=1024)
+def _structure(root: Expr) -> _Structure:
+    order = tuple(everything(root))
+    parents = {a: e for e in order for a in values_of(e)}
+    return _Structure(
+        order, parents, frozenset(a for e in order if _sums(e) for a in everything(e.args[0]))
+    )
+
+
 class Evaluation:
     """The values of an expression and of all its parts, at `times`."""
 
@@ -41,9 +60,8 @@ class Evaluation:
     ) -> None:
         self.root, self.world, self.times = root, world, np.asarray(times)
         self.env, self.depth = env or {}, depth  # of the definitions around it
-        self.order = list(everything(root))
-        self.parents: dict[Expr, Expr] = {a: e for e in self.order for a in values_of(e)}
-        self.summed = {a for e in self.order if _sums(e) for a in everything(e.args[0])}
+        self.order, self.parents, summed = _structure(root)
+        self.summed = set(summed)  # an explanation adds to them
         self.found: dict[Expr, Val | MisfitError] = {}
         for e in self.order:
             self.found[e] = self.tried(e, [self.found[a] for a in values_of(e)])

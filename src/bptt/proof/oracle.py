@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from bptt.ir.dims import shape_of
 from bptt.ir.ops import OPS, evaluate
 from bptt.ir.ports import At, Port, inputs, outputs
-from bptt.ir.program import Kind, Node, Program, walk
+from bptt.ir.program import Equation, Kind, Node, Program, walk
 
 Array = Any
 Arrays = dict[Port, Array]
@@ -36,6 +37,48 @@ def run(
     lengths |= set() if length is None else {length}
     assert len(lengths) == 1, f"series of lengths {lengths}"
     return _Run(p, given, sizes, lengths.pop(), branches).result(every)
+
+
+# What reads nothing is the same at every step, and has a value whatever the sizes are.
+_STILL = frozenset(("const", "size", "pattern", "fill", "neg"))
+
+
+class _Line(NamedTuple):
+    """An equation, and what to do for its right side, in order: of each node where in the line
+    its arguments are, of one that reads nothing (None) its value."""
+
+    equation: Equation
+    nodes: tuple[tuple[Node | None, Any], ...]
+
+
+_BySizes = dict[tuple[tuple[str, int], ...], tuple[_Line, ...]]
+_known: WeakKeyDictionary[Program, _BySizes] = WeakKeyDictionary()
+
+
+def _lines(p: Program, sizes: Mapping[str, int]) -> tuple[_Line, ...]:
+    """The lines of `p`, found once for each choice of sizes."""
+    known = _known.setdefault(p, {})
+    key = tuple(sizes.items())
+    if key not in known:
+        known[key] = tuple(_line(e, sizes) for e in p.equations)
+    return known[key]
+
+
+def _line(e: Equation, sizes: Mapping[str, int]) -> _Line:
+    still: dict[Node, Array] = {}
+    order = walk(e.rhs)
+    for n in order[:-1]:  # the whole is handed on, so each run makes its own
+        if n.op in _STILL and all(a in still for a in n.args):
+            still[n] = evaluate(n, [still[a] for a in n.args], sizes)
+    read = {a for n in order if n not in still for a in n.args}
+    at: dict[Node, int] = {}
+    nodes: list[tuple[Node | None, Any]] = []
+    for n in order:
+        if n in still and n not in read:
+            continue
+        nodes.append((None, still[n]) if n in still else (n, tuple(at[a] for a in n.args)))
+        at[n] = len(at)
+    return _Line(e, tuple(nodes))
 
 
 class _Run:
@@ -67,38 +110,45 @@ class _Run:
                     self.at[port.name, -1 if p.dir > 0 else length] = array
                 case At.FINAL:
                     raise AssertionError("a final state is not an input")
-        late = p.late()
-        for e in p.equations:
+        late, lines = p.late(), _lines(p, sizes)
+        for line in lines:
+            e = line.equation
             if e.kind is Kind.SUM:
                 self.constant[e.name] = np.zeros(shape_of(e.rhs.dims, sizes), self.dtype)
             elif e.kind is Kind.ONCE and e.name not in late:
-                self.constant[e.name] = self.value(e.rhs, 0)
+                self.constant[e.name] = self.value(line, 0)
         for t in self.order():
-            for e in p.equations:
+            for line in lines:
+                e = line.equation
                 if e.kind is Kind.STEP:
-                    self.at[e.name, t] = self.value(e.rhs, t)
+                    self.at[e.name, t] = self.value(line, t)
                 elif e.kind is Kind.SUM:
-                    self.constant[e.name] = self.constant[e.name] + self.value(e.rhs, t)
-        for e in p.equations:
+                    self.constant[e.name] = self.constant[e.name] + self.value(line, t)
+        for line in lines:
+            e = line.equation
             if e.kind is Kind.ONCE and e.name in late:
-                self.constant[e.name] = self.value(e.rhs, 0)
+                self.constant[e.name] = self.value(line, 0)
 
     def order(self) -> range:
         return range(self.length) if self.p.dir > 0 else range(self.length - 1, -1, -1)
 
-    def value(self, root: Node, t: int) -> Array:
-        found: dict[Node, Array] = {}
-        for n in walk(root):
+    def value(self, line: _Line, t: int) -> Array:
+        known, constants, sides = self.at, self.constant, self.branches
+        found: list[Array] = []
+        for n, at in line.nodes:
+            if n is None:
+                found.append(at)
+                continue
             if n.op == "ref":
                 name, lag = n.attr
-                constant = self.constant.get(name)
-                found[n] = self.at[name, t - self.p.dir * lag] if constant is None else constant
+                constant = constants.get(name)
+                found.append(known[name, t - self.p.dir * lag] if constant is None else constant)
                 continue
-            args = [found[a] for a in n.args]
-            found[n] = evaluate(n, args, self.sizes)
-            if self.branches is not None and (branch := OPS[n.op].branch) is not None:
-                self.branches.append(np.ravel(branch(*args)))
-        return found[root]
+            args = [found[k] for k in at]
+            found.append(evaluate(n, args, self.sizes))
+            if sides is not None and (branch := OPS[n.op].branch) is not None:
+                sides.append(np.ravel(branch(*args)))
+        return found[-1]
 
     def series(self, name: str) -> Array:
         shape = (self.length, *shape_of(self.p.dims(name), self.sizes))

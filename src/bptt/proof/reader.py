@@ -15,7 +15,7 @@ from bptt.ir.program import MACHINE
 from bptt.language.check import Checked, binding
 from bptt.language.check import check as check_tree
 from bptt.language.hand import HandLine, everything
-from bptt.language.tree import Expr
+from bptt.language.tree import Definition, Expr
 from bptt.proof.derived import reference
 from bptt.proof.exact import LENGTH, Sample, labels, world
 from bptt.proof.hand import Evaluation
@@ -60,6 +60,7 @@ class Reader:
         states = [s.name for s in self.p.states if MACHINE not in s.name]
         self.seen = tuple(s for s in states if f"direct_{s}" in names and self.p.loss is None)
         self.tries = [TRIES]
+        self.bindings: dict[bool, tuple[Checked, dict[str, Definition]]] = {}
         self.worlds: dict[Scene, World] = {}
         self.informed: dict[Scene, World] = {}
         self.helpers = self.reference(names)
@@ -84,14 +85,20 @@ class Reader:
     def world(self, scene: Scene) -> World:
         """The exact values in a scene, helpers of the derivation among them."""
         if scene not in self.worlds:
-            bound, kinds = {**self.functions}, self.kinds
-            if scene.elementwise:
-                bound |= {name: "tanh" for name, kind in kinds.items() if kind == "vector"}
-            definitions = {name: binding(name, text, kinds[name]) for name, text in bound.items()}
-            checked = check_tree(self.checked.tree, functions=bound)
+            checked, definitions = self.bound(scene.elementwise)
             found = world(checked, scene.sample, self.values, definitions)
             self.worlds[scene] = self.helped(found, self.helpers)
         return self.worlds[scene]
+
+    def bound(self, elementwise: bool) -> tuple[Checked, dict[str, Definition]]:
+        """The cell with all functions bound, those of vectors `elementwise` or not."""
+        if elementwise not in self.bindings:
+            bound, kinds = {**self.functions}, self.kinds
+            if elementwise:
+                bound |= {name: "tanh" for name, kind in kinds.items() if kind == "vector"}
+            definitions = {name: binding(name, text, kinds[name]) for name, text in bound.items()}
+            self.bindings[elementwise] = check_tree(self.checked.tree, functions=bound), definitions
+        return self.bindings[elementwise]
 
     def helped(self, found: World, helpers: Iterable[HandLine]) -> World:
         """The world with what lines of the derivation define, where nothing else does."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 
 from bptt.calculus.derive import Derived, adjoint
 from bptt.calculus.lines import activations, copies, line_of
@@ -104,6 +105,11 @@ def reading(
 ) -> Reading:
     """The backward pass of `p` as people read it; `by` also the values whose gradients have lines
     of their own, by their names in the lowered program. `seen` as in `derivation`."""
+    return _reading(p, by, None if seen is None else tuple(seen))
+
+
+@lru_cache(maxsize=256)
+def _reading(p: Program, by: By | frozenset[str], seen: tuple[str, ...] | None) -> Reading:
     d = derivation(p, seen)
     p = with_lines_for(d, by) if isinstance(by, frozenset) else readable(d, by)
     return _Reading(d, p).reading()
