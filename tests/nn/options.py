@@ -15,7 +15,7 @@ from nn.eager import assert_close
 from tolerances import TORCH
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import bptt.nn
 
@@ -98,6 +98,14 @@ def _tokens(T: int, B: int) -> list[Tensor]:
     return [torch.randint(5, (T, B)), series(5, X)]
 
 
+def _lengths(T: int, B: int) -> list[Tensor]:
+    return [series(T, B, X), torch.arange(1, B + 1).flip(0).roll(1)]
+
+
+def _pack_and_run(layer: nn.Module, x: Tensor, lengths: Tensor) -> Any:
+    return layer(pack_padded_sequence(x, lengths, enforce_sorted=False))
+
+
 SMALL = "h[t] = tanh(W @ x[t] + U @ h[t-1] + b)"
 FURTHER = """
 input x: X, k: H, s: H per sequence
@@ -124,6 +132,7 @@ ROWS = [
     _both("an unbatched input", given=lambda T, B: [series(T, X)]),
     _both("states given", given=_states, call=lambda layer, x, h, c: layer(x, (h, c))),
     _both("a `PackedSequence`", given=lambda T, B: [PackedSequence(series(6, X), AT_STEPS)]),
+    _both("`pack_padded_sequence` before it", given=_lengths, call=_pack_and_run),
     _both("`GRU`", "GRU", options={"num_layers": 2}),
     _both("`RNN`", "RNN"),
     _both('`RNN`, `nonlinearity="relu"`', "RNN", options={"nonlinearity": "relu"}),
@@ -258,12 +267,20 @@ class Gap(NamedTuple):
 
 
 NO_TWIN = Gap("torch's layers have no such thing to compare with", "")
+PACKED = "`pack_padded_sequence` before it"
 GAPS: Mapping[tuple[str, str], Gap] = {
-    ("a `PackedSequence`", "export"): Gap(
-        "the number of sequences is one of the numbers in a `PackedSequence`: an exported graph "
-        "does not know them",
-        "data-dependent expression",
-    )
+    (PACKED, "forward mode"): Gap(
+        "torch's `pack_padded_sequence` has no forward mode",
+        "does not support it because it has not been implemented",
+    ),
+    (PACKED, "vmap"): Gap(
+        "under vmap torch's `pack_padded_sequence` has no gradient by what it packs",
+        "Cannot access data pointer",
+    ),
+    (PACKED, "compile"): Gap(
+        "torch leaves `pack_padded_sequence` out of its graph: compile without `fullgraph=True`",
+        "marked as skipped",
+    ),
 }
 
 

@@ -83,9 +83,17 @@ LIMITS = """\
 - **A second derivative through `torch.compile`.** torch compiles a backward pass that has no
   derivative, whatever is compiled, and says so when one is asked for. `torch.func.grad` *inside*
   the compiled function gives any order.
-- **`keep="sqrt"` in one graph for every length.** It is compiled anew for each length; what else is
-  kept needs one graph for any length, and one for a single step.
+- **`keep="sqrt"` and `torch.func` within `torch.compile`, in one graph for every length.** Such a
+  function is compiled anew for each length. A layer that is trained in the usual way is not.
 - **`vmap` over ragged batches that differ in their lengths.** They share one list of lengths.
+- **`pad_packed_sequence` in an exported graph.** torch does not know how long the longest sequence
+  will be. What stands before it can be exported: the last states, and the outputs as packed data.
+- **`isinstance(layer, nn.LSTM)`.** `torch.compile` breaks its graph at whatever is an `nn.LSTM`, so
+  our layers are none. Ask for `nn.RNNBase`: torch's three layers and ours are that.
+- **`torch.jit.script`.** It refuses what is called with arguments by name only. `torch.jit.trace`
+  and `torch.export` take the layers.
+- **Quantization by `torch.ao`.** It knows torch's layers by their type, and leaves ours as they
+  are. Where it is told to quantize ours, an error says so.
 """
 
 MIXED = """\

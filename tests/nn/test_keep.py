@@ -608,17 +608,17 @@ def test_compile_with_ragged_batches(compiler: Any, keep: Keep) -> None:
 
 
 @compiles
-def test_windows_of_ragged_batches_are_left_to_plain_torch(compiler: Any) -> None:
-    """As a whole: torch does not try the parts."""
-    from torch._dynamo.testing import CompileCounterWithBackend
-
+def test_windows_of_ragged_batches_in_one_graph(compiler: Any) -> None:
+    """It does not know how many there are, nor how long."""
     p, shape = LSTM_CASE.program, Shape(7, 4, lengths=(7, 5, 2, 2))
     given = tensors(p, shape, np.random.default_rng(0))
-    counter = CompileCounterWithBackend("eager")
     text, batch_sizes = LSTM_CASE.text, torch.tensor(shape.batch_sizes())
-    found = compiler(lambda *xs: run(text, list(xs), batch_sizes, "sqrt"), backend=counter)(*given)
+
+    def windows(*xs: Tensor) -> list[Tensor]:
+        return run(text, list(xs), batch_sizes, "sqrt")
+
+    found = compiler(windows, fullgraph=True, backend="aot_eager")(*given)
     assert_close(grads_of(found, given), gradients(p, given, shape, "all")[1], TORCH)
-    assert counter.frame_count == 0
 
 
 @compiles

@@ -509,6 +509,16 @@ EVERY_OPTION: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+def test_a_cell_that_has_no_value_beside_its_output() -> None:
+    ours = Recurrent("h[t] = tanh(W @ x[t] + U @ h[t-1])", X, H, 2, bidirectional=True).double()
+    x = series(T, B, X)
+    output, _, every = ours(x, return_states="all")
+    assert list(every) == ["h"]
+    assert_close(every["h"], output, 0.0)
+    _, _, each = ours(x, return_states="layers")
+    assert [list(values) for values in each] == [["h"], ["h"]]
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["dense", "packed"])
 @pytest.mark.parametrize("option", EVERY_OPTION)
 def test_static_inputs_with_every_option(option: str, packed: bool) -> None:

@@ -168,8 +168,13 @@ def test_ragged_batches_in_compile() -> None:
 def test_lengths_that_differ_along_a_vmapped_axis_are_refused() -> None:
     _, _, given, sizes = ragged(LSTM, LSTM.program, [3, 1])
     given = [x.detach()[None] for x in given]
+    each = torch.vmap(lambda sizes: run(LSTM.program, given, sizes))
+    for found, one in zip(
+        each(torch.stack([sizes] * 2)), run(LSTM.program, given, sizes), strict=True
+    ):
+        assert_close(found, torch.stack([one] * 2), TORCH)
     with pytest.raises(UserError, match="ragged"):
-        torch.vmap(lambda sizes: run(LSTM.program, given, sizes))(torch.stack([sizes, sizes]))
+        each(torch.stack([sizes, sizes.flip(0)]))
 
 
 # --- sweeps that are awkward to derive ----------------------------------------------------------

@@ -31,7 +31,7 @@ def tensors(name: str) -> tuple[Sweep, Sweep, list[torch.Tensor]]:
     for read in layout.reads:
         given = x if not read else others.get(read)
         found.append(weight(read).detach() if given is None else given[None])
-    found += [torch.rand_like(s) for s in layer._first(B)]
+    found += [torch.rand_like(s) for s in layer.initial_states(B)]
     return sweep, sweep_of(layout.backward), found
 
 

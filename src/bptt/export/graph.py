@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -118,9 +118,9 @@ class _Entry(nn.Module):
         self.model = model
         self.reads_tokens = isinstance(model, CharModel)
         self.layer = layer
-        layout = layer._layout
-        self.further = [other.name for other in layout.others]
-        self.states = len(layout.states)
+        self.parts = layer.parts()
+        self.further = [other.name for other in self.parts.layout.others]
+        self.states = len(self.parts.layout.states)
 
     def forward(self, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         count = len(self.further)
@@ -138,10 +138,9 @@ class _Entry(nn.Module):
     ) -> tuple[list[str], tuple[Tensor, ...], list[dict[int, Any]]]:
         """Names, tensors and moving axes of the inputs."""
         layer = self.layer
-        starts: Sequence[Tensor] = layer._first(_BATCH)
-        layout = layer._layout
+        starts = layer.initial_states(_BATCH)
         like = next(iter(self.parameters()), torch.empty(0))
-        first = cast(bool, getattr(layer, "batch_first", False)) and not self.reads_tokens
+        first = layer.batch_first and not self.reads_tokens
         lead = [(_STEPS, steps), (_BATCH, batch)]
         lead = lead[::-1] if first else lead
         moving = {k: axis for k, (_, axis) in enumerate(lead)}
@@ -151,9 +150,8 @@ class _Entry(nn.Module):
         else:
             given = [like.new_zeros(*shape, layer.input_size)]
         axes: list[dict[int, Any]] = [moving]
-        sizes = cast(Any, getattr(layer, "_sizes", [{}]))
-        for other in layout.others:
-            width = size_of(other.width, sizes[0])
+        for other in self.parts.layout.others:
+            width = size_of(other.width, self.parts.sizes[0])
             given.append(like.new_zeros(*([_BATCH] if other.per_sequence else shape), width))
             axes.append({0: batch} if other.per_sequence else moving)
         names = ["x", *(f"x{k}" for k in range(1, len(given)))]

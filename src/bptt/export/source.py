@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -89,7 +89,8 @@ class _File:
         symbols: str | None = None,
     ) -> None:
         module = cast(nn.Module, layer)
-        if any(len(tails) > 1 for tails in layer._tails):
+        parts = layer.parts()
+        if parts.directions > 1:
             raise UserError(
                 "a layer of two directions cannot run step by step",
                 help="export it to ONNX, or take one direction",
@@ -98,16 +99,13 @@ class _File:
         if first.device.type == "meta":
             raise UserError("a layer on the meta device has no weights", help="load them first")
         self.name, self.real = name, "double" if first.dtype is torch.float64 else "float"
-        self.layer, self.layout = layer, layer._layout
+        self.layer, self.layout = layer, parts.layout
         self.embedding, self.head, self.symbols = embedding, head, symbols
         self.others: list[int] = []  # the widths of further inputs
-        weights = layer._every_weight()
-        starts = [_array(s) for s in layer._first(1)]
-        own: Sequence[Sequence[int]] = getattr(layer, "_widths", ())
+        starts = [_array(s) for s in layer.initial_states(1)]
         self.functions: list[_Function] = []
         self.wide = wide = layer.input_size
-        for k, weight in enumerate(weights):
-            widths = own[k] if own else [s.shape[-1] for s in starts]
+        for k, (weight, widths) in enumerate(zip(parts.weights, parts.widths, strict=True)):
             begin = [s[k, 0, :w] for s, w in zip(starts, widths, strict=True)]
             self.functions.append(self.function(k, wide, weight, begin))
             wide = self.functions[-1].width

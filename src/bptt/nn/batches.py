@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
             raise UserError(f"the input is a {type(given).__name__}, and a tensor is needed")
         if isinstance(given, PackedSequence):
             sizes = given.batch_sizes
-            return Batch(given.data, int(sizes[0]), sizes, given, False, False)
+            return Batch(given.data, _sequences(given), sizes, given, False, False)
         if given.dim() == 2:
             return Batch(given.unsqueeze(1), 1, None, None, True, False)
         if given.dim() != 3:
@@ -96,11 +96,20 @@ class Batch(NamedTuple):
         return (output.transpose(0, 1) if self.batch_first else output), tuple(finals)
 
 
+def _sequences(packed: PackedSequence) -> int:
+    """The number of sequences, B."""
+    if packed.sorted_indices is not None:
+        return packed.sorted_indices.shape[0]
+    first = packed.batch_sizes[0]
+    # a graph that is exported does not know the number: it is one of its symbols
+    return cast(int, first.item()) if torch.compiler.is_exporting() else int(first)
+
+
 def _packed_alike(a: PackedSequence, b: PackedSequence) -> bool:
     """Whether two packed batches have the same sequences in the same order."""
     if not torch.equal(a.batch_sizes, b.batch_sizes):
         return False
-    count = int(a.batch_sizes[0])
+    count = _sequences(a)
     orders = [
         torch.arange(count) if p.sorted_indices is None else p.sorted_indices.cpu() for p in (a, b)
     ]

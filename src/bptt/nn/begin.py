@@ -39,16 +39,20 @@ class Begin(NamedTuple):
                 f"the cell `{layout.cell}` has no forget gate `{FORGET}`, which {asked} is for",
                 help="give the cell an `init` line for the bias of the gate that you mean",
             )
-        if forget_bias is not None and not math.isfinite(forget_bias):
-            raise UserError(f"forget_bias is a number, not {forget_bias}")
-        if chrono is not None and not 2 < chrono < math.inf:
-            raise UserError(f"chrono is the longest memory in steps, more than 2, not {chrono}")
+        if forget_bias is not None and not (_real(forget_bias) and math.isfinite(forget_bias)):
+            raise UserError(f"forget_bias is a number, not {forget_bias!r}")
+        if chrono is not None and not (_real(chrono) and 2 < chrono < math.inf):
+            raise UserError(f"chrono is the longest memory in steps, more than 2, not {chrono!r}")
         return Begin(forget_bias, chrono, learn_initial)
 
     def shown(self) -> list[str]:
         """What a layer's repr says of it."""
         given = zip(self._fields, self, strict=True)
         return [f"{name}={value}" for name, value in given if value not in (None, False)]
+
+
+def _real(x: object) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool)
 
 
 def learned_names(layout: Layout) -> dict[str, str]:

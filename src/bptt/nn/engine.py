@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
-from bptt.calculus.summary import plans
 from bptt.errors import UserError
 from bptt.nn.backend import Choice, choice
-from bptt.nn.begin import Begin, begin
-from bptt.nn.layout import Keeps, Layout, Weight
+from bptt.nn.begin import Begin, begin, learned
+from bptt.nn.explain import explanation
+from bptt.nn.layout import Keeps, Layout, Weight, starting
+from bptt.nn.options import Options
 from bptt.nn.quick import Quick
 from bptt.nn.stepper import Stepper
-from bptt.printers.plan import show_plan
 
 if TYPE_CHECKING:
     from bptt.cell import Cell
+
+
+class Parts(NamedTuple):
+    """What a layer is made of, for who writes it down elsewhere: as a file of C, as a graph.
+
+    `layout`: what runs in evaluation, and what it reads, in text and numbers. `sizes`: of each
+    layer, the number that each named size of the cell is. `weights`: of each layer and direction,
+    one after the other, what gives a constant of the cell by its name, [1, *dims], as it is now.
+    """
+
+    layout: Layout
+    sizes: Sequence[Mapping[str, int]]
+    weights: Sequence[Weight]
+
+    @property
+    def directions(self) -> int:
+        """1, or 2."""
+        return len(self.weights) // len(self.sizes)
+
+    @property
+    def widths(self) -> list[tuple[int, ...]]:
+        """Of the states, in each layer."""
+        return [self.layout.widths(known) for known in self.sizes]
 
 
 class Engine(Keeps):
@@ -25,7 +50,11 @@ class Engine(Keeps):
 
     cell: Cell
     input_size: int
+    batch_first: bool
+    state_sizes: tuple[int, ...]
     _begin: Begin
+    _options: Options
+    _sizes: list[dict[str, int]]
     _layout: Layout
     _short: Quick
     _tails: list[list[str]]
@@ -34,9 +63,26 @@ class Engine(Keeps):
         """What gives the constants of each layer and direction, one after the other."""
         raise NotImplementedError
 
-    def _first(self, batch: int) -> list[Tensor]:
-        """The states as the cell declares them, each [L*D, batch, w]."""
-        raise NotImplementedError
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled. nn.RNNBase leaves what `layer.compile()` made, which cannot be."""
+        state = cast(dict[str, Any], super().__getstate__())
+        return {name: value for name, value in state.items() if name != "_compiled_call_impl"}
+
+    def parts(self) -> Parts:
+        """What this layer is made of: see `Parts`."""
+        return Parts(self._layout, self._sizes, self._every_weight())
+
+    def initial_states(self, batch: int) -> tuple[Tensor, ...]:
+        """The states before the first step, as the cell declares them or as they were learned:
+        each [L*D, batch, w]."""
+        module = cast(nn.Module, self)
+        like = next(chain(module.parameters(), module.buffers()), torch.empty(0)).detach()
+        found = starting(self._layout, self._every_weight(), self.state_sizes, batch, like)
+        return tuple(learned(module, self._layout, found) if self._begin.learn_initial else found)
+
+    def _obstacle(self) -> str | None:
+        """Why this kind of layer has no short way, whatever `Quick` can do."""
+        return None
 
     def _begin_as_asked(self) -> None:
         """Set the gates and first states for which the caller said where they begin."""
@@ -44,27 +90,39 @@ class Engine(Keeps):
         begin(cast(nn.Module, self), self._layout, self._begin, sources)
 
     def _choice(self) -> Choice:
-        return choice(list(cast(nn.Module, self).parameters()) or self._first(1))
+        return choice(list(cast(nn.Module, self).parameters()) or self.initial_states(1))
 
     @property
     def backend(self) -> str:
         """What runs the cell: "cpu" is compiled code, "reference" torch's own operations."""
         return self._choice().name
 
-    def explain(self) -> str:
-        """What runs this layer, and why: backend, compiler, threads, cache, what is kept, plans."""
-        chosen = self._choice()
-        lines = [("backend", str(chosen)), ("keep", self.keep)]
-        if chosen.name == "cpu":
-            from bptt.backends.cpu import threads
-            from bptt.backends.cpu.build import describe, findings
+    def explain(self, *, resets: bool = False, return_states: bool = False) -> str:
+        """What runs this layer, and why: backend, way, options, compiler, threads, cache, plans.
 
-            found = findings(describe(), threads.explain())
-            lines += [(name, text) for name, text in found if name != "backend"]
-        shown = plans(self.cell.lowered)
-        head = "\n".join(f"{name:<10} {text}".rstrip() for name, text in lines)
-        forward = show_plan(shown.forward, shown.kept)
-        return f"{head}\n\nforward\n{forward}\n\nbackward\n{show_plan(shown.backward)}"
+        The plans are those that run with the layer's options: in training and, where that is
+        another, in evaluation. `resets`, `return_states`: as in a call that has them.
+        """
+        return explanation(self, resets, return_states)
+
+    @property
+    def qconfig(self) -> None:
+        """None where `torch.ao.quantization` was told to leave this layer as it is. It cannot be
+        told to quantize it: setting another raises UserError."""
+        if "qconfig" not in self.__dict__:
+            raise AttributeError("qconfig")
+        return None
+
+    @qconfig.setter
+    def qconfig(self, asked: object) -> None:
+        if asked is not None:
+            help = "leave it as it is with `layer.qconfig = None`, or quantize a layer of torch's"
+            raise UserError(f"{type(self).__name__} of bptt cannot be quantized", help=help)
+        self.__dict__["qconfig"] = None
+
+    @qconfig.deleter
+    def qconfig(self) -> None:
+        self.__dict__.pop("qconfig", None)
 
     def stepper(self, batch: int = 1, states: Sequence[Tensor] | None = None) -> Stepper:
         """This layer, one step at a time: see `Stepper`.
@@ -75,7 +133,7 @@ class Engine(Keeps):
         """
         if any(len(tails) > 1 for tails in self._tails):
             raise UserError("a layer of two directions cannot run step by step")
-        first = [s.detach() for s in self._first(batch)]
+        first = [s.detach() for s in self.initial_states(batch)]
         given = first if states is None else [s.detach() for s in states]
         like = first[0]
         if any(s.dtype is not like.dtype or s.device != like.device for s in given):

@@ -292,7 +292,7 @@ def ran(
     keep: Keep = "all",
     table: Tensor | None = None,
     feeds: Sequence[Mapping[str, Tensor]] = (),
-    series: Sequence[str] = (),
+    series: Sequence[str] | None = None,
 ) -> Ran:
     """Run all layers, one on the other.
 
@@ -302,14 +302,15 @@ def ran(
     the states in each layer, where they are not those of `starts`. `keep`: see `run`.
     `table` [V, X]: the first layer reads rows of it, and `x`, [T, B, 1] or [N, 1], says which.
     `feeds`: further inputs of each layer and direction, one after the other. `series`: what the
-    programs give behind their outputs; that of two directions stands side by side, as the output.
+    programs give behind their outputs, if series are asked for; that of two directions stands side
+    by side, as the output.
     """
     if table is not None:
         others = {**others, layout.rows.table: [table[:, 0] if layout.rows.numbers else table]}
     x = x[None]
     finals: list[list[Tensor]] = [[] for _ in starts]
     given: list[dict[str, Tensor]] = []
-    names = (*(name for name, _ in layout.outputs), *series)
+    names = (*(name for name, _ in layout.outputs), *(series or ()))
     row = 0
     for k, directions in enumerate(weights):
         found: list[list[Tensor]] = []
@@ -330,7 +331,7 @@ def ran(
                 missing = start.shape[-1] - result.shape[-1]
                 final.append(nn.functional.pad(result, (0, missing)) if missing else result)
             row += 1
-        if series:
+        if series is not None:
             given.append({n: _beside(ys)[0] for n, *ys in zip(names, *found, strict=True)})
         x = _beside([y for ys in found for y in ys[: len(layout.outputs)]])
         if dropout and k < len(weights) - 1:

@@ -20,11 +20,18 @@ Pair = tuple[Tensor, Tensor]
 class LSTM(Stacked):
     """`nn.LSTM` with any cell of its kind inside: the same arguments, weights and numbers.
 
+    Called with an input [T, B, input_size] ([B, T, input_size] with `batch_first`, [T, input_size]
+    unbatched, or a PackedSequence) and the pair of states (h_0, c_0) to begin with, if they are not
+    zero: [num_layers * directions, B, h] and [..., H], with H the `hidden_size` and h the
+    `proj_size` or else H; without B if unbatched. Gives the output of the last layer, laid out as
+    the input, [T, B, directions * h], and (h_n, c_n), as they were given.
+
     Its arguments, calls, outputs and state dict are those of `nn.LSTM`, and with `cell="lstm"` so
-    are its numbers. `cell` (a name, a path, a text or a `Cell`) has the states (h, c) and the
-    parameters W_k, U_k and b_k of the gates i, f, g, o; what else it has, `p_i` for instance,
-    becomes `p_i_l0`. `proj_size` needs a cell with a projection `W_hr`; for `lstm` that is
-    `lstmp`. All parameters are drawn as in `nn.LSTM`: a cell's `init` lines are for `Recurrent`.
+    are its numbers: the equations of S. Hochreiter, J. Schmidhuber (1997) and F. Gers et al.
+    (2000), as `bptt show lstm` has them. `cell` (a name, a path, a text or a `Cell`) has the states
+    (h, c) and the parameters W_k, U_k and b_k of the gates i, f, g, o; what else it has, `p_i` for
+    instance, becomes `p_i_l0`. `proj_size` needs a cell with a projection `W_hr`; for `lstm` that
+    is `lstmp`. All parameters are drawn as in `nn.LSTM`: a cell's `init` lines are for `Recurrent`.
     `keep`, "all", "states" or "sqrt", is what is kept for the backward pass, as in `Recurrent`.
 
     `forget_bias` is what the bias of the forget gate begins with, as one number; `chrono`, the
@@ -72,10 +79,10 @@ class LSTM(Stacked):
             dropout,
             bidirectional,
             proj_size,
-            device,
-            dtype,
-            "lstmp" if cell == "lstm" and proj_size else cell,
-            ours,
+            device=device,
+            dtype=dtype,
+            cell="lstmp" if cell == "lstm" and proj_size else cell,
+            ours=ours,
         )
 
     @overload

@@ -74,6 +74,12 @@ def _by_text() -> dict[str, tuple[_Operator, str]]:
     return found
 
 
+def operator_of(text: str) -> str | None:
+    """The operator that the program of this text is in float32."""
+    known = _by_text().get(text)
+    return None if known is None else known[0].op
+
+
 def operated(sweep: Sweep, tensors: Sequence[Tensor]) -> list[Tensor] | None:
     """The results of `run(sweep, tensors)` as ONNX's operator; None where there is none.
 

@@ -183,7 +183,7 @@ class Options:
             keep,
             table,
             fed,
-            told.series,
+            told.series if wanted else None,
         )
 
     def shown(self) -> list[str]:
@@ -289,14 +289,15 @@ def _shifted(resets: Tensor, batch_sizes: Tensor | None) -> Tensor:
 def _rates(option: str, given: Rates, usual: Callable[[], Sequence[str]]) -> dict[str, float]:
     """The probability of each value. One alone is for the `usual` ones."""
     if isinstance(given, Mapping):
-        rates = {str(name): _probability(f"{option} of `{name}`", p) for name, p in given.items()}
+        rates = {str(name): probability(f"{option} of `{name}`", p) for name, p in given.items()}
     else:
-        rate = _probability(option, given)
+        rate = probability(option, given)
         rates = dict.fromkeys(usual(), rate) if rate else {}
     return {name: rate for name, rate in rates.items() if rate}
 
 
-def _probability(what: str, given: object) -> float:
+def probability(what: str, given: object) -> float:
+    """`given`, where it is one. Raises UserError."""
     if isinstance(given, bool) or not isinstance(given, int | float) or not 0.0 <= given <= 1.0:
         raise UserError(f"{what} is a probability, from 0 to 1, not {given!r}")
     return float(given)

@@ -52,8 +52,8 @@ class Quick:
         self.rows = len(each)
         self.ways: list[list[Way]] | None = None
         self.filled: dict[tuple[torch.dtype, int], list[Tensor]] = {}
-        simple = not layout.others and len(layout.outputs) == 1
-        self.possible = simple and all(isinstance(start, float) for start in layout.starts)
+        self.why = _refusal(layout)  # there is none
+        self.possible = self.why is None
 
     def __reduce__(self) -> tuple[type[Quick], tuple[object, ...]]:
         return Quick, (self.layout, self.sources, self.learned)
@@ -121,6 +121,19 @@ class Quick:
             last = [torch.cat(found) for found in zip(*finals, strict=True)]
         return (x, tuple(last)) if batch is None else batch.back(x, last)
 
+    def obstacle(self, layer: nn.Module) -> str | None:
+        """Why a call of `layer` with plain tensors of its own kind would go the long way."""
+        if self.possible and self.ways is None:
+            self._ways()
+        if not self.possible:
+            return self.why
+        held = {**layer._buffers, **layer._parameters}
+        first = next((p for p in held.values() if p is not None), None)
+        for name in (*self.names, *self.learned):
+            if first is None or not _read(held.get(name), first.dtype):
+                return f"{name} is no plain parameter"
+        return None
+
     def _values(self, layer: Any, dtype: torch.dtype) -> list[Tensor] | None:
         """The parameters and buffers; None where one is no plain tensor of this format."""
         params, buffers = layer._parameters, layer._buffers
@@ -129,7 +142,7 @@ class Quick:
             p = params.get(name)
             if p is None:
                 p = buffers.get(name)
-            if p is None or not _fits(p, dtype) or not p.is_contiguous():
+            if not _read(p, dtype):
                 return None  # parametrized, for instance: it is worked out when it is read
             values.append(p)
         if self.zeros:
@@ -207,9 +220,30 @@ class Quick:
             [way(text, sources) for text, sources in zip(texts, directions, strict=False)]
             for directions in self.sources
         ]
-        self.possible = all(w.possible for directions in ways for w in directions)
+        if not all(w.possible for directions in ways for w in directions):
+            self.why, self.possible = "the cell computes something before its first step", False
         self.ways = ways  # last: another thread takes them from here
         return ways
+
+
+def _refusal(layout: Layout) -> str | None:
+    """What a cell has for which there is no short way."""
+    if layout.others:
+        return f"the cell reads a further input `{layout.others[0].name}`"
+    if len(layout.outputs) > 1:
+        return "the cell has several outputs"
+    begun = (
+        name
+        for (name, _), start in zip(layout.states, layout.starts, strict=True)
+        if isinstance(start, str)
+    )
+    state = next(begun, None)
+    return None if state is None else f"the cell begins `{state}` from a parameter"
+
+
+def _read(p: Any, dtype: torch.dtype) -> bool:
+    """Whether compiled code can read a parameter where it lies."""
+    return _fits(p, dtype) and p.is_contiguous()
 
 
 def _fits(x: Any, dtype: torch.dtype) -> bool:

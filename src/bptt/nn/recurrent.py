@@ -17,11 +17,20 @@ from bptt.cell import Cell, load
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of, size_of
 from bptt.nn.batches import Batch, Precision
-from bptt.nn.begin import Begin, add_initial, learned, learned_names
+from bptt.nn.begin import Begin, add_initial, learned_names
 from bptt.nn.engine import Engine
 from bptt.nn.initial import start
-from bptt.nn.layout import Weight, constant, layout_of, starting, tails_of
-from bptt.nn.options import Call, Options, Rates, ResetTo, ReturnStates, Series, given_back
+from bptt.nn.layout import Weight, constant, layout_of, tails_of
+from bptt.nn.options import (
+    Call,
+    Options,
+    Rates,
+    ResetTo,
+    ReturnStates,
+    Series,
+    given_back,
+    probability,
+)
 from bptt.nn.quick import Quick, Source
 from bptt.nn.tokens import as_series
 
@@ -102,10 +111,13 @@ class Recurrent(Engine, nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        numbers = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        for name, number in numbers.items():
+            if not isinstance(number, int) or isinstance(number, bool):
+                raise UserError(f"{name} is a whole number, not {number!r}")
         if num_layers < 1:
             raise UserError(f"num_layers must be at least 1, not {num_layers}")
-        if not 0.0 <= dropout <= 1.0:
-            raise UserError(f"dropout is a probability, from 0 to 1, not {dropout}")
+        probability("dropout", dropout)
         self.cell, self.keep = cell_of(cell, functions), keep
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
@@ -166,14 +178,6 @@ class Recurrent(Engine, nn.Module):
                 if name in needed:
                     start(known(name), value, known)
         self._begin_as_asked()
-
-    def initial_states(self, batch: int) -> States:
-        """The states before the first step, as the cell declares them or as they were learned:
-        each [L*D, batch, w]."""
-        like = next(iter((*self.parameters(), *self.buffers())), torch.empty(0))
-        weights = [weight for layer in self._weights() for weight in layer]
-        found = starting(self._layout, weights, self.state_sizes, batch, like)
-        return tuple(learned(self, self._layout, found) if self._begin.learn_initial else found)
 
     @overload
     def forward(
@@ -282,9 +286,13 @@ class Recurrent(Engine, nn.Module):
         if self.training and self._options.noisy:
             return None
         given = [states] if isinstance(states, Tensor) else states
-        if len(set(self._widths)) > 1:
+        if self._obstacle() is not None:
             return None
         return self._short.run(self, x, given, self.state_sizes, self.keep)
+
+    def _obstacle(self) -> str | None:
+        odd = len(set(self._widths)) > 1
+        return "a state has another width in each layer" if odd else None
 
     def _given(self, states: Given, batch: Batch) -> list[Tensor]:
         """The states to begin with, in the kernel's layout, checked."""
@@ -340,9 +348,6 @@ class Recurrent(Engine, nn.Module):
 
     def _every_weight(self) -> list[Weight]:
         return [weight for layer in self._weights() for weight in layer]
-
-    def _first(self, batch: int) -> list[Tensor]:
-        return list(self.initial_states(batch))
 
     def extra_repr(self) -> str:
         shown = [self.cell.name, str(self.input_size), str(self.hidden_size)]

@@ -23,13 +23,22 @@ _STOCK = {"tanh": "rnn", "relu": "irnn"}
 class RNN(Alone):
     """`nn.RNN` with any cell of its kind inside: the same arguments, weights and numbers.
 
-    Its arguments, calls, outputs and state dict are those of `nn.RNN`, and so are its numbers with
-    `nonlinearity` "tanh" (the cell `rnn`) and "relu" (the cell `irnn`, its start as in `nn.RNN`).
-    Another `cell` (a name, a path, a text or a `Cell`) says its own nonlinearity. It has the state
-    h and the parameters W, U and b; what else it has becomes a parameter of its own. All parameters
-    are drawn as in `nn.RNN`. `keep`, `forget_bias` and `chrono` (for a cell with a forget gate
-    b_f), `learn_initial` (the parameter `h0`) and all else that comes by name are as in `LSTM`.
-    Raises CellError and UserError for a cell of another kind.
+    Called with an input [T, B, input_size] ([B, T, input_size] with `batch_first`, [T, input_size]
+    unbatched, or a PackedSequence) and the state h_0 to begin with, if it is not zero, [num_layers
+    * directions, B, hidden_size], without B if unbatched. Gives the output of the last layer, laid
+    out as the input, [T, B, directions * hidden_size], and h_n, as h_0 was given.
+
+    Its arguments, calls, outputs and state dict are those of `nn.RNN`, and so are its numbers, the
+    equations of J. Elman (1990) as `bptt show rnn` has them, with `nonlinearity` "tanh" (the cell
+    `rnn`) and "relu" (the cell `irnn`, its start as in `nn.RNN`). Another `cell` (a name, a path, a
+    text or a `Cell`) says its own nonlinearity. It has the state h and the parameters W, U and b;
+    what else it has becomes a parameter of its own. All parameters are drawn as in `nn.RNN`.
+
+    What comes by name is as in `LSTM`: `functions`, `consts`, `keep`, `recurrent_dropout`,
+    `variational_dropout`, `zoneout`, `learn_initial` (the parameter `h0`), and, for a cell with a
+    forget gate b_f, `forget_bias` and `chrono`; in a call `resets`, `reset_to` and `return_states`.
+    Raises CellError and UserError for a cell of another kind, and in a call what torch's layer
+    raises.
     """
 
     _scheme = Scheme("nn.RNN", ("h",), _SOURCES, (frozenset(_SOURCES),), ("rnn", "irnn"))
@@ -76,8 +85,8 @@ class RNN(Alone):
             dropout,
             bidirectional,
             0,
-            device,
-            dtype,
-            cell,
-            ours,
+            device=device,
+            dtype=dtype,
+            cell=cell,
+            ours=ours,
         )

@@ -16,20 +16,19 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._guards import detect_fake_mode
 from torch.autograd import forward_ad
 
 from bptt.errors import UserError
 from bptt.ir.ports import At
 from bptt.ir.program import Program
-from bptt.nn.backend import execute
+from bptt.nn.kernel import Maybe, Tensors, fed, floating, kernel, shared
 from bptt.nn.operators import operated
 from bptt.nn.scanned import scanned
 from bptt.nn.shapes import output_shapes
-from bptt.nn.sweep import From, Keep, Sweep, Wiring, checked_keep, sweep_of
+from bptt.nn.sweep import Keep, Sweep, checked_keep, sweep_of
+from bptt.nn.windowed import windowed
 from bptt.nn.windows import in_windows
-
-Tensors = Sequence[Tensor]
-Maybe = Sequence[Tensor | None]
 
 
 def run(
@@ -50,8 +49,6 @@ def run(
     """
     keep = checked_keep(keep)
     if torch.compiler.is_compiling():
-        if keep == "sqrt" and batch_sizes is not None and not torch.compiler.is_exporting():
-            return _beside_graph(program, tensors, batch_sizes, keep)
         return list(_in_graph(program, keep, batch_sizes, *tensors))
     return _run(sweep_of(program), tensors, batch_sizes, keep)
 
@@ -67,7 +64,7 @@ def _run(
     level: int = getattr(forward_ad, "_current_level", 0)
     if level >= 0 or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
         return _keeping(keep, _PlainRun, sweep, tensors, batch_sizes)
-    return _kernel(sweep, tensors, batch_sizes)
+    return kernel(sweep, tensors, batch_sizes)
 
 
 def _keeping(
@@ -124,12 +121,20 @@ def _full(
     sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None, keep: Keep | None
 ) -> list[Tensor]:
     """The lane that every mode, transform and subclass of tensors understands."""
-    return _keeping(keep if _derived_from(tensors) else None, _Run, sweep, tensors, batch_sizes)
+    keep = keep if _derived_from(tensors) else None
+    if keep == "sqrt" and detect_fake_mode() is not None and not _transforming():
+        return windowed(sweep, tensors, batch_sizes)
+    return _keeping(keep, _Run, sweep, tensors, batch_sizes)
+
+
+def _transforming() -> bool:
+    """Whether derivatives other than by one backward pass may be meant."""
+    return _transforms is None or _transforms() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def _derived_from(tensors: Tensors) -> bool:
     """Whether to keep anything: what derives this call will find it then."""
-    if _transforms is None or _transforms() or getattr(forward_ad, "_current_level", 0) >= 0:
+    if _transforming():
         return True
     if torch.compiler.is_exporting():
         return False  # a saved graph is mostly for inference; `_completed` serves the rest
@@ -139,32 +144,18 @@ def _derived_from(tensors: Tensors) -> bool:
 # --- the op: kernel and shape rule --------------------------------------------------------------
 
 
-def _kernel(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
-    lengths = None if batch_sizes is None else cast(list[int], batch_sizes.tolist())
-    sweep.output_shapes(tuple([x.shape for x in tensors]), lengths is not None)
-    device = tensors[0].device.type
-    if torch.is_autocast_enabled(device):
-        with torch.autocast(device, enabled=False):
-            return execute(sweep.program, tensors, lengths)
-    return execute(sweep.program, tensors, lengths)
-
-
 def _op(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tensor]:
-    return _kernel(sweep_of(program), xs, batch_sizes)
+    return kernel(sweep_of(program), xs, batch_sizes)
 
 
 def _shapes(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tensor]:
     found = output_shapes(sweep_of(program).program, [x.shape for x in xs], batch_sizes is not None)
-    like = _floating(xs)
+    like = floating(xs)
     other = next((x for x in xs if x.device != like.device), None)
     if other is not None:
         both = f"{like.device} and {other.device}"
         raise UserError(f"a sweep runs on one device, and was given tensors on {both}")
     return [like.new_empty(shape) for shape in found]
-
-
-def _floating(xs: Tensors) -> Tensor:
-    return next(x for x in xs if x.is_floating_point())
 
 
 # bptt::run(str program, Tensor[] xs, Tensor? batch_sizes) -> Tensor[]
@@ -257,7 +248,7 @@ class _Run(torch.autograd.Function):
             sweep, saved = _completed(sweep, saved, batch_sizes)
         wiring = sweep.push(tuple(t is not None for t in tangents[2:]))
         assert wiring.sweep is not None
-        found = _run(wiring.sweep, _fed(wiring, saved, tangents[2:]), batch_sizes)
+        found = _run(wiring.sweep, fed(wiring, saved, tangents[2:]), batch_sizes)
         results = [wiring.results[k] for k in places]
         return tuple(  # torch takes no None here
             torch.zeros_like(y) if k is None else found[k]
@@ -268,8 +259,8 @@ class _Run(torch.autograd.Function):
     def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
         info: Any, in_dims: tuple[Any, ...], sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        if in_dims[1] is not None:
-            raise UserError("the lengths of a ragged batch cannot differ along a vmapped axis")
+        if batch_sizes is not None and in_dims[1] is not None:
+            batch_sizes = _alike(batch_sizes.movedim(in_dims[1], 0))
         size, dims = info.batch_size, in_dims[2:]
         moved = [x if d is None else x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
         groups = max(x.shape[0 if d is None else 1] for x, d in zip(moved, dims, strict=True))
@@ -287,6 +278,14 @@ class _Run(torch.autograd.Function):
         return tuple(y.reshape(size, groups, *y.shape[1:]) for y in found), (0,) * len(found)
 
 
+def _alike(batch_sizes: Tensor) -> Tensor:
+    """Those of every sample, of which there is a row: sequences packed within vmap have them."""
+    first = batch_sizes[0]
+    if not bool((batch_sizes == first).all()):
+        raise UserError("the lengths of a ragged batch cannot differ along a vmapped axis")
+    return first
+
+
 class _PlainRun(_Run):
     """The same in the classic signature, which costs a third of the other to enter."""
 
@@ -294,7 +293,7 @@ class _PlainRun(_Run):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor
     ) -> tuple[Tensor, ...]:
-        found = tuple(_kernel(sweep, xs, batch_sizes))
+        found = tuple(kernel(sweep, xs, batch_sizes))
         _Run.setup_context(ctx, (sweep, batch_sizes, *xs), found)
         return found
 
@@ -320,19 +319,6 @@ def _for_onnx(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> lis
     return scanned(sweep, tensors) if found is None else found
 
 
-def _in_plain_torch(
-    program: Program | str, tensors: Tensors, batch_sizes: Tensor, keep: Keep
-) -> list[Tensor]:
-    return _run(sweep_of(program), tensors, batch_sizes, keep)
-
-
-# windows of a ragged batch are as large as its numbers say, which no graph knows
-_beside_graph = cast(
-    Callable[[Program | str, Tensors, Tensor, Keep], list[Tensor]],
-    torch.compiler.disable(_in_plain_torch),
-)
-
-
 # --- the formulas -------------------------------------------------------------------------------
 
 
@@ -354,9 +340,9 @@ def _pull(
     wiring = sweep.pull(tuple(g is not None for g in grads), tuple(wanted))
     if wiring.sweep is None:
         return [None] * len(wanted)
-    found = _run(wiring.sweep, _fed(wiring, saved, grads), batch_sizes)
+    found = _run(wiring.sweep, fed(wiring, saved, grads), batch_sizes)
     return [
-        None if k is None else _shared(found[k], x)
+        None if k is None else shared(found[k], x)
         for k, x in zip(wiring.results, saved, strict=False)
     ]
 
@@ -367,20 +353,3 @@ def _completed(
     """A sweep that kept no intermediate values, as one that did: it runs again."""
     given = saved[: len(sweep.inputs)]
     return sweep.extended, [*given, *_run(sweep.extended, given, batch_sizes)]
-
-
-def _fed(wiring: Wiring, saved: Tensors, seeds: Maybe) -> list[Tensor]:
-    fed: list[Tensor] = []
-    for source, k in wiring.feed:
-        if source is From.SAVED:
-            fed.append(saved[k])
-        elif source is From.ZERO:
-            fed.append(torch.zeros_like(saved[k]))
-        else:
-            fed.append(cast(Tensor, seeds[k]))
-    return fed
-
-
-def _shared(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient of a constant that all groups share is the sum of theirs."""
-    return grad.sum(0, keepdim=True) if x.shape[0] == 1 and grad.shape[0] != 1 else grad

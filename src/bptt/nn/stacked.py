@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict, cast, overload
+from typing import Any, NamedTuple, TypedDict, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,13 @@ from bptt.cell import Cell
 from bptt.errors import UserError
 from bptt.ir.dims import shape_of
 from bptt.nn.batches import Batch, Precision
-from bptt.nn.begin import Begin, add_initial, learned, learned_names
+from bptt.nn.begin import Begin, add_initial, learned_names
 from bptt.nn.engine import Engine
 from bptt.nn.layout import (
     Layout,
     Weight,
     constant,
     layout_of,
-    starting,
     tails_of,
 )
 from bptt.nn.options import Call, Options, Rates, ResetTo, ReturnStates, Series, given_back
@@ -84,35 +83,17 @@ class Stacked(Engine, nn.RNNBase):
     def __init__(
         self,
         mode: str,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        proj_size: int,
+        *torchs: Any,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
         cell: str | Path | Cell,
         ours: Ours,
     ) -> None:
+        """`mode`, and `torchs` from `input_size` to `proj_size`: the arguments of nn.RNNBase."""
         unknown = sorted(ours.keys() - Ours.__annotations__.keys())
         if unknown:
             raise TypeError(f"{type(self).__name__} takes no argument {unknown[0]!r}")
-        super().__init__(
-            mode,
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            proj_size,
-            device,
-            dtype,
-        )
+        super().__init__(mode, *torchs, device=device, dtype=dtype)
         self.cell, self.keep = cell_of(cell, ours.get("functions")), ours.get("keep", "all")
         layout = layout_of(self.cell.lowered, self.cell.name)
         self._options = Options(
@@ -122,21 +103,23 @@ class Stacked(Engine, nn.RNNBase):
             ours.get("zoneout", 0.0),
         )
         layout = self._layout = self._options.resting
-        self._stacked = _fitting(self._scheme, layout, proj_size)
-        self._tails = tails_of(num_layers, bidirectional)
+        self._stacked = _fitting(self._scheme, layout, self.proj_size)
+        self._tails = tails_of(self.num_layers, self.bidirectional)
         self.state_names = self._scheme.states
-        self.state_sizes = (proj_size or hidden_size, hidden_size)[: len(self.state_names)]
+        self.state_sizes = (self.proj_size or self.hidden_size, self.hidden_size)[
+            : len(self.state_names)
+        ]
         self._sizes = [  # of each layer
-            self._known(self.state_sizes[0] * len(tails) if k else input_size)
+            self._known(self.state_sizes[0] * len(tails) if k else self.input_size)
             for k, tails in enumerate(self._tails)
         ]
         self._add_own(ours.get("consts") or {}, device, dtype)
         gates = ours.get("forget_bias"), ours.get("chrono")
         how = Begin.of(layout, *gates, ours.get("learn_initial", False))
-        if not bias and how._replace(learn_initial=False) != Begin():
+        if not self.bias and how._replace(learn_initial=False) != Begin():
             raise UserError("without a bias there is none of a forget gate to begin with")
         if how.learn_initial:
-            rows = num_layers * len(self._tails[0])
+            rows = self.num_layers * len(self._tails[0])
             add_initial(self, layout, rows, self.state_sizes, device, dtype)
         names = [name for name, _ in (*layout.params, *layout.consts)]
         each = [[{n: self._source(n, t) for n in names} for t in tails] for tails in self._tails]
@@ -193,11 +176,16 @@ class Stacked(Engine, nn.RNNBase):
         batch = Batch.of(input, self.batch_first)
         x = batch.x
         if hx is not None:
+            _check_pair(hx, self._scheme)
             _check_ranks(hx, batch.unbatched)
         self.check_input(x, batch.batch_sizes)
         if x.shape[0] == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        starts = self._first(batch.size) if hx is None else self._checked(batch.starts(hx), batch)
+        starts: Sequence[Tensor] = (
+            self.initial_states(batch.size)
+            if hx is None
+            else self._checked(batch.starts(hx), batch)
+        )
         precision = Precision.of(x, cast(Tensor, self.weight_ih_l0))
         if precision is not None:
             x, starts = x.to(precision.inside), [s.to(precision.inside) for s in starts]
@@ -214,7 +202,7 @@ class Stacked(Engine, nn.RNNBase):
             starts,
             weights,
             self._sizes,
-            lambda: self._first(batch.size),
+            lambda: self.initial_states(batch.size),
             self.dropout,
             keep=self.keep,
         )
@@ -263,11 +251,6 @@ class Stacked(Engine, nn.RNNBase):
 
     def _every_weight(self) -> list[Weight]:
         return [self._weight(each) for layer in self._short.sources for each in layer]
-
-    def _first(self, batch: int) -> list[Tensor]:
-        like = cast(Tensor, self.weight_ih_l0).detach()
-        starts = starting(self._layout, self._every_weight(), self.state_sizes, batch, like)
-        return learned(self, self._layout, starts) if self._begin.learn_initial else starts
 
     def _known(self, wide: int) -> dict[str, int]:
         h = self._layout.outputs[0][1]
@@ -350,6 +333,21 @@ def refuse_projection(proj_size: object) -> None:
     """Raise, as torch does, where a projection is asked for that only an LSTM has."""
     if proj_size is not None:
         raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+
+
+def _check_pair(hx: object, scheme: Scheme) -> None:
+    """Raise UserError for what holds no tensor for each of several states: torch's words for it
+    are about something else."""
+    if len(scheme.states) < 2:
+        return
+    given = cast(Sequence[object], hx)
+    lone = isinstance(hx, Tensor) and hx.dim() < 4
+    odd = [hx] if lone else [s for s in given if not isinstance(s, Tensor)]
+    if odd:
+        raise UserError(
+            f"{scheme.short}: a {type(odd[0]).__name__} stands where a state should be",
+            help="give hx=(h_0, c_0), or nothing to begin with zeros",
+        )
 
 
 def _check_ranks(hx: Sequence[Tensor], unbatched: bool) -> None:

@@ -38,7 +38,7 @@ def in_windows(
     Raises UserError for a sweep that reads beyond an end of the sequence, or gives more than
     series and last states.
     """
-    windows = _windows(sweep, tensors, batch_sizes)
+    windows = windows_of(sweep, tensors, batch_sizes)
     if len(windows) < 2:
         return one(list(tensors), batch_sizes)
     _check(sweep)
@@ -70,7 +70,8 @@ def in_windows(
     ]
 
 
-def _windows(sweep: Sweep, tensors: Sequence[Tensor], batch_sizes: Tensor | None) -> list[Window]:
+def windows_of(sweep: Sweep, tensors: Sequence[Tensor], batch_sizes: Tensor | None) -> list[Window]:
+    """The windows in order of time."""
     if batch_sizes is not None:
         counts: list[int] = batch_sizes.tolist()
         width = _width(len(counts))
