@@ -10,6 +10,7 @@ from bptt.bench.musts import MUSTS, verdicts
 from bptt.bench.problems import MODES, STEPPER, TEXT
 from bptt.bench.shapes import GRID, Shape, shape_called
 from bptt.bench.sides import PEERS
+from bptt.bench.uses import DENSE, LOOP, USES
 
 
 def factors(
@@ -74,9 +75,9 @@ def test_rows_without_numbers_are_not_judged() -> None:
 
 def test_musts_speak_of_what_there_is() -> None:
     for must in MUSTS:
-        assert must.shapes or must.mode == TEXT
+        assert must.shapes or must.mode in (TEXT, *USES)
         assert must.cells or must.mode == TEXT
-        assert must.mode in (*MODES, MEMORY, STEPPER, TEXT)
+        assert must.mode in (*MODES, MEMORY, STEPPER, TEXT, *USES)
         assert set(must.cells) <= set(cells.names())
-        assert set(must.against) <= PEERS.keys()
+        assert set(must.against) <= {*PEERS, DENSE, LOOP}
         assert must.aim is None or must.factor < must.aim

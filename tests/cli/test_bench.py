@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 from faulty import faulty
 from tolerances import MUTATION
 
-from bptt.bench import compare, text
+from bptt.bench import compare, text, uses
 from bptt.bench.compare import MEMORY
 from bptt.bench.machine import cores
 from bptt.bench.musts import LIKE_LSTM
@@ -144,6 +145,8 @@ def test_what_was_measured_before_ctrl_c_is_shown(monkeypatch: pytest.MonkeyPatc
         (("--text", "rhyme.txt", "--against", "jax"), "--text and --against exclude each other"),
         (("--text", "rhyme.txt", "--keep", "all"), "--text and --keep exclude each other"),
         (("--text", "rhyme.txt", "--full"), "--text and --full exclude each other"),
+        (("--uses", "--shape", "step"), "--uses and --shape exclude each other"),
+        (("--uses", "--text", "rhyme.txt"), "--uses and --text exclude each other"),
         (("--json", "no/where.json"), "there is no folder no"),
         (("--json", "."), "it is a folder"),
     ],
@@ -158,6 +161,16 @@ def test_mistakes_are_answered_before_anything_runs(
         run(*options)
     assert what in caught.value.what
     assert [path.name for path in Path().iterdir()] == ["rhyme.txt"]
+
+
+def test_uses_are_measured_at_their_own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {mode: replace(use, shape=Shape(3, 4, 2, 5)) for mode, use in uses.USES.items()}
+    monkeypatch.setattr(uses, "USES", small)
+    result = run("--uses", "--rounds", "2", "--json", "numbers.json")
+    assert result.exit_code == 0
+    written = json.loads(Path("numbers.json").read_text())
+    assert {row["mode"] for row in written["rows"]} == {"stacked", "ragged", "per sample"}
+    assert "lstm 3x4x2x5 per sample, 1 thread" in result.output
 
 
 def test_the_backend_is_the_one_that_is_asked_for() -> None:

@@ -104,7 +104,12 @@ class Row:
         or where the sides do not do the same work.
         """
         parts = self.parts
-        if parts is None or self.probe in ("", MATMUL) or self.work[0] != self.work[1] or max(parts) > 1:
+        if (
+            parts is None
+            or self.probe in ("", MATMUL)
+            or self.work[0] != self.work[1]
+            or max(parts) > 1
+        ):
             return None
         return 1 / parts[1]
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from bptt.bench.compare import MEMORY, Row
 from bptt.bench.problems import STEPPER, TEXT
 from bptt.bench.shapes import GRID, PRACTICE, Shape
+from bptt.bench.uses import DENSE, LOOP, RAGGED, SAMPLES, STACKED
 
 INFER, TRAIN = "infer", "train"
 LSTM = ("lstm",)
@@ -71,6 +72,9 @@ MUSTS = (
     Must(LSTM, _STOCK, MEMORY, _wide(64, 1024), 2.5, 5.0),
     Must(LSTM, _STOCK, TEXT, (), 1.1),
     Must((), ("our lstm",), TEXT, (), 1 / 1.10, 1 / 1.03),
+    Must(LSTM, _STOCK, STACKED, (), 1.1),
+    Must(LSTM, (DENSE,), RAGGED, (), 1 / 1.10),
+    Must(LSTM, (LOOP,), SAMPLES, (), 5.0),
 )
 
 

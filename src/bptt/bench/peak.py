@@ -102,17 +102,14 @@ def _kernel() -> tuple[str, Callable[[int], int]]:
     """What is measured, and so many steps of it: how many operations they are."""
     from bptt.backends.cpu.build import load
 
-    for kind, source in ((TILES, _TILES), (FMA, _SOURCE)):
-        kernel = load(source).bptt_peak
-        kernel.restype = ctypes.c_long
-        kernel.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float, ctypes.c_void_p]
+    def kernel(source: str) -> Callable[[int], int]:
+        found = load(source).bptt_peak
+        found.restype = ctypes.c_long
+        found.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float, ctypes.c_void_p]
+        return lambda steps: found(steps, 0.5, 1.0, (ctypes.c_float * _MOST_LANES)())
 
-        def one(steps: int, kernel: Callable[..., int] = kernel) -> int:
-            return kernel(steps, 0.5, 1.0, (ctypes.c_float * _MOST_LANES)())
-
-        if one(1):
-            break
-    return kind, one
+    tiles = kernel(_TILES)
+    return (TILES, tiles) if tiles(1) else (FMA, kernel(_SOURCE))
 
 
 def enough(one: Callable[[int], int], clock: Clock) -> int:

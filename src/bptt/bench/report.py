@@ -78,6 +78,8 @@ def _speed(row: Row, who: int) -> tuple[str, str, str]:
     if row.mode == TEXT:
         seconds = median(amounts)
         return _time(seconds), f"{row.shape.T * row.shape.B / seconds:,.0f}", ""
+    if not work:
+        return _time(median(amounts)), "", ""
     rates = [work / seconds for seconds in amounts]
     part = f"{100 * row.parts[who]:.0f} %" if row.parts else ""
     return _time(median(amounts)), f"{median(rates) / 1e9:.1f}", part

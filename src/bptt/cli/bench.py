@@ -45,11 +45,13 @@ SIDES = ("nn.LSTM", "nn.LSTMCell", "eager", "jit", "compile", "jax", "our lstm")
 @click.option("--keep", type=click.Choice(["all", "states", "sqrt"]), help="What our layers keep.")
 @click.option("--backend", help="What runs our layers.")
 @click.option("--text", metavar="FILE", help="Compare whole updates of `bptt train` on a text.")
+@click.option("--uses", is_flag=True, help="Compare layers as programs use them.")
 @click.option("--json", "output", metavar="FILE", help="All numbers of every round, as JSON.")
 @click.pass_context
 def bench(
     context: click.Context,
     text: str | None,
+    uses: bool,
     rounds: int | None,
     seconds: float | None,
     output: str | None,
@@ -64,8 +66,11 @@ def bench(
     `compile`, torch compiles every loop for a minute first.
 
     In the mode stepper each call is the next step. With --text, the recipe of `bptt train` runs on
-    our layers and on torch's own by turns, or on another cell and on our stock one.
+    our layers and on torch's own by turns, or on another cell and on our stock one. With --uses,
+    layers train stacked in both directions, on ragged batches, and sample by sample.
     """
+    if uses and text is not None:
+        raise UserError("--uses and --text exclude each other", help="give one of them")
     if rounds is not None and seconds is not None:
         raise UserError("--rounds and --seconds exclude each other", help="give one of them")
     from rich.console import Console
@@ -83,7 +88,10 @@ def bench(
     if rounds is None and seconds is None:
         seconds = USUAL if text is None else USUAL_OF_TEXT
     effort = Effort(rounds, seconds or 0.0)
-    task = _layers(effort, **asked) if text is None else _training(text, effort, **asked)
+    if uses:
+        task = _uses(effort, **asked)
+    else:
+        task = _layers(effort, **asked) if text is None else _training(text, effort, **asked)
     where = machine.describe()
     console = Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, WIDTH)
@@ -158,6 +166,23 @@ def _layers(
     return _Task(compare(request, _say), {"keep": keep})
 
 
+def _uses(effort: Effort, *, threads: str | None, **other: Any) -> _Task:
+    """Layers as programs use them, with torch's numbers and at sizes of their own."""
+    from bptt.bench.uses import compare_uses
+
+    _exclude("--uses", other, "what is measured, and at which sizes, is fixed")
+    return _Task(compare_uses(_threads(threads, False), effort, _say), {"uses": True})
+
+
+def _exclude(option: str, others: Mapping[str, Any], help: str) -> None:
+    """Raise UserError where one of the other options is given too."""
+    for name, value in others.items():
+        if value:
+            raise UserError(
+                f"{option} and --{name.removesuffix('s')} exclude each other", help=help
+            )
+
+
 def _training(
     path: str, effort: Effort, *, cells: tuple[str, ...], threads: str | None, **other: Any
 ) -> _Task:
@@ -167,11 +192,7 @@ def _training(
     from bptt.bench.text import race
     from bptt.tasks import training_packages
 
-    for name, value in other.items():
-        if value:
-            option = f"--{name.removesuffix('s')}"
-            help = "the recipe of `bptt train` says what is run"
-            raise UserError(f"--text and {option} exclude each other", help=help)
+    _exclude("--text", other, "the recipe of `bptt train` says what is run")
     with training_packages():
         from bptt.tasks.config import Budget, Config
         from bptt.tasks.text import load_text, printable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,23 @@ from backends_alike import (
     assert_close,
     float32_held_to_the_oracle,
     held_to_the_oracle,
+    odd,
     odd_held_to_the_oracle,
     run,
 )
-from shapes import GRID, Shape, draw
+from planted import planted
+from shapes import GRID, Shape, draw, expected
 from subjects import CORE
 from sweeps_of import SWEEPS, sweep
 from token_sweeps import READING, tokens_held_to_the_oracle
-from tolerances import BACKEND_WIDE
+from tolerances import BACKEND_SECOND, BACKEND_WIDE
 
 from bptt import cells
 from bptt.backends import reference
 from bptt.backends.cpu import execute
 from bptt.backends.cpu.run import code_of
 from bptt.errors import UserError
-from bptt.ir.ports import inputs, outputs
+from bptt.ir.ports import At, inputs, outputs
 from bptt.ir.program import Program
 from bptt.printers.c.bodies import Body
 
@@ -155,3 +158,56 @@ def test_numbers_below_the_smallest_are_zero_within_a_sweep_only(rng: np.random.
     given = {port: np.full_like(a, 1e-310) for port, a in draw(p, shape, rng).items()}
     assert not any(a.any() for a in run(execute, p, shape, given, "numpy"))
     assert np.array(1e-310) * 1.0 > 0  # and the caller's arithmetic is as it was
+
+
+# --- groups that share all constants run as one batch ---------------------------------------------
+
+SHARED = (
+    Shape(4, 3, (5, 7, 3), groups=3),
+    Shape(7, 1, (3, 2, 11), groups=4),
+    Shape(2, 40, (33, 5, 3), groups=2),
+    Shape(1, 1, groups=5),
+    Shape(0, 2, groups=3),
+    Shape(3, 0, groups=2),
+)
+
+
+def shared(p: Program, kind: str, rng: np.random.Generator, shapes: tuple[Shape, ...]) -> None:
+    """The oracle's numbers, of groups with the same parameters: each has gradients of its own."""
+    for shape in shapes:
+        given = {
+            port: a[:1] if port.at is At.CONST else a for port, a in draw(p, shape, rng).items()
+        }
+        want = expected(p, shape, given)
+        got = run(on_threads, p, shape, given, kind)
+        for port, a in zip(outputs(p), got, strict=True):
+            if port in want:
+                assert_close(f"{shape} {port.name}", a, want[port], BACKEND_SECOND)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("order", SWEEPS[:4])
+@pytest.mark.parametrize("cell", ["lstm", "peephole", "gru", "iosif", "ea_lstm", "indrnn"])
+def test_groups_with_the_same_constants(
+    cell: str, order: str, kind: str, rng: np.random.Generator
+) -> None:
+    shared(sweep(cell, order), kind, rng, SHARED)
+
+
+@pytest.mark.parametrize("order", ["forward", "backward"])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_groups_with_the_same_constants(
+    name: str, order: str, rng: np.random.Generator
+) -> None:
+    shared(odd(name, order), "numpy", rng, SHARED[:2])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "peephole"])  # products over time, and sums by a phase
+def test_a_gradient_of_another_group_is_seen(
+    cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """The tests above, tested: all groups add to the first one's gradients."""
+    planted(tmp_path, monkeypatch, "call.h", "? t->part *", "? 0 *")
+    with pytest.raises(AssertionError):
+        shared(sweep(cell, "backward"), "numpy", rng, SHARED[:1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from backends_alike import assert_close
+from planted import planted
 from shapes import Shape, draw, packed
 from sweeps_of import sweep
 from tolerances import BACKEND, PARTS
 
 from bptt.backends import reference
-from bptt.backends.cpu import build, compilers, execute
+from bptt.backends.cpu import build, execute
 from bptt.backends.cpu.run import code_of
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import Program
@@ -149,21 +149,6 @@ def test_a_product_that_is_left_out_is_seen(
         assert off(product(EMULATED, x, w)[0], x, w) > PARTS
     finally:
         unit.cache_clear()
-
-
-def planted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str
-) -> None:
-    """The driver with a fault in one of its files."""
-    included = folder / "included"
-    shutil.copytree(compilers.INCLUDED, included)
-    text = (included / name).read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (included / name).write_text(text.replace(old, new), encoding="utf-8")
-    monkeypatch.setattr(compilers, "INCLUDED", included)
-    monkeypatch.setenv("BPTT_CACHE", str(folder / "cache"))
-    monkeypatch.setattr(build, "_loaded", {})
-    code_of.cache_clear()
 
 
 # --- whole sweeps ---------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ typedef struct {
     Port *port;
     const i64 *size;
     i64 groups, steps, batch, rows, group;
+    i64 parts;          /* sequences beside each other belong to so many; each has sums of its own */
     const i64 *counts;  /* running sequences at each step, or null: all of them */
     i64 *offset;        /* the first row of each step */
     Run *stepwise;      /* the runs of each step ... */
@@ -100,6 +101,7 @@ typedef struct {
     int me, of;
     i64 window; /* the first row of the window */
     i64 shaped; /* rows that the tiles are shaped for */
+    i64 part;   /* whose sums are worked out */
     char *own, *block; /* `block`: where the rows of a block lie, another's if all work on them */
 } Thread;
 
@@ -137,6 +139,12 @@ static i64 panels_across(const Call *c, const TimeGemm *g) {
 
 /* --- where values lie ------------------------------------------------------------------------- */
 
+/* From the first part's value without time to that of the part at hand. */
+static i64 of_part(const Thread *t, int place) {
+    const Place *p = t->call->sweep->place + place;
+    return p->kind == PLACE_FIXED ? t->part * t->call->port[p->index].group : 0;
+}
+
 static View look(const Thread *t, const Key *key, const Run *run, i64 local) {
     const Call *c = t->call;
     int place = key->place;
@@ -160,7 +168,7 @@ static View look(const Thread *t, const Key *key, const Run *run, i64 local) {
     case PLACE_BLOCK:
         at = (real *)(t->block + c->block_at) + c->block_offset[c->sweep->place[place].index];
         return (View){at + c->size[key->col] + local * down, down};
-    default: return (View){at, down};
+    default: return (View){at + of_part(t, place), down};
     }
 }
 

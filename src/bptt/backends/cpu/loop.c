@@ -125,7 +125,7 @@ typedef struct {
     const Sweep *sweep;
     const i64 *n;       /* sizes */
     const i64 *strides; /* of each port: row, column, group */
-    i64 groups, steps, batch;
+    i64 groups, parts, steps, batch;
     const i64 *counts; /* running sequences at each step, or null: all of them */
 } Frame;
 
@@ -137,7 +137,7 @@ static Call *open_call(const Frame *f, int threads, const Team *team) {
                      padded(s->ports * (i64)sizeof(Port), 64);
     i64 size[s->sizes + 1];
     s->measure(f->n, size);
-    Call call = {.sweep = s, .size = size, .groups = f->groups, .steps = f->steps,
+    Call call = {.sweep = s, .size = size, .groups = f->groups, .parts = f->parts, .steps = f->steps,
                  .batch = f->batch, .counts = f->counts, .team = team, .rows = f->steps * f->batch};
     if (f->counts) {
         call.rows = 0;

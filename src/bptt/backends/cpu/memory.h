@@ -198,6 +198,7 @@ static i64 window_of(const Call *c) {
             numbers_a_row += c->size[s->phase[k].space];
     for (int k = 0; k < s->buffers; k++)
         if (s->buffer_kind[k] == PLACE_SLIDE) numbers_a_row += c->size[s->buffer[k]];
+    if (follows && c->parts > 1) return at_least(1, c->steps); /* a few steps of one part are too few */
     const i64 batch = at_least(1, c->batch);
     const i64 fit = AHEAD_BYTES * c->threads / at_least(1, numbers(numbers_a_row) * batch);
     const i64 rows = at_least(follows && s->time_count ? SUM_ROWS : 1, THREAD_ROWS * c->threads);

@@ -71,7 +71,19 @@ static void clear(const Thread *t, const Phase *p, i64 c0, i64 c1) {
     const int place = c->sweep->key[p->keys + p->key_count - 1].place;
     const i64 rows = c->sweep->place[place].kind == PLACE_BATCH ? c->batch : c->size[p->cleared];
     for (i64 r = 0; r < rows; r++)
-        for (i64 j = c0; j < c1; j++) c->at[place][r * c->down[place] + j] = 0;
+        for (i64 j = c0; j < c1; j++) c->at[place][of_part(t, place) + r * c->down[place] + j] = 0;
+}
+
+/* A phase that adds up, without time, over the sequences of each part. */
+static void run_parts(Thread *t, const Phase *phase, i64 c0, i64 c1) {
+    const Call *c = t->call;
+    const i64 each = c->batch / c->parts;
+    for (t->part = 0; t->part < c->parts; t->part++) {
+        clear(t, phase, c0, c1);
+        for (i64 n = 0; n < c->steps; n++)
+            run_phase(t, phase, c->stepwise + n, t->part * each, (t->part + 1) * each, c0, c1, 0);
+    }
+    t->part = 0;
 }
 
 /* On rows `first` to `last` of all; `more`: what they add to has been begun. */
@@ -84,6 +96,10 @@ static void run_group(Thread *t, const Group *g, i64 first, i64 last, int more) 
     if (phase->flags & PHASE_COLUMNS) {
         i64 c0, c1;
         columns_of(t, c->size[phase->space], &c0, &c1);
+        if (c->parts > 1 && c->sweep->place[c->sweep->key[phase->keys + phase->key_count - 1].place].kind == PLACE_FIXED) {
+            if (c0 < c1) run_parts(t, phase, c0, c1);
+            return;
+        }
         if (!more) clear(t, phase, c0, c1);
         for (i64 n = first_reaching(runs, count, first); n < count && runs[n].row < last && c0 < c1; n++) {
             const i64 to = at_most(runs[n].count, last - runs[n].row);

@@ -135,6 +135,7 @@ class Frame(ctypes.Structure):
         ("n", ctypes.c_void_p),
         ("strides", ctypes.c_void_p),
         ("groups", ctypes.c_int64),
+        ("parts", ctypes.c_int64),
         ("steps", ctypes.c_int64),
         ("batch", ctypes.c_int64),
         ("counts", ctypes.c_void_p),
@@ -151,6 +152,13 @@ class Launch:
         self.sizes = solve_sizes(p, code.inputs, shapes)
         counts, batch = layout(dict(zip(code.inputs, shapes, strict=True)), lengths)
         self.groups = max((s[0] for s in shapes), default=1)
+        grouped = any(
+            port.at is At.CONST and shape[0] > 1
+            for port, shape in zip(code.inputs, shapes, strict=True)
+        )
+        self.grouped = self.groups if grouped else 1
+        # Groups with the same constants run as one batch, and each has sums of its own.
+        self.parts = self.groups if self.groups > 1 and lengths is None and not grouped else 1
         whole = ctypes.c_int64
         numbers = [self.sizes[s] for s in printed.sizes]
         self.numbers = (whole * max(1, len(numbers)))(*numbers)
@@ -158,6 +166,10 @@ class Launch:
         self.steps, self.batch, rows = len(counts), batch, sum(counts)
         series = (rows,) if lengths is not None else (len(counts), batch)
         self.wide: list[int] = []  # inputs that lack the group axis that others have
+        self.turned = [  # series in, and out, of which the groups of a step stand together
+            [k for k, port in enumerate(ports) if self.parts > 1 and port.at is At.STEPS]
+            for ports in (code.inputs, printed.outputs)
+        ]
         strides: list[int] = []
         for k, (port, shape) in enumerate(zip(code.inputs, shapes, strict=True)):
             if port.at is At.CONST:
@@ -174,13 +186,11 @@ class Launch:
             else:
                 shape = (*(series if port.at is At.STEPS else (batch,)), *(shape or (1,)))
                 strides += (shape[-1], 1, prod(shape))
-            self.shapes.append((self.groups, *shape))
+            groups = self.groups
+            if self.parts > 1 and port.at is At.STEPS:
+                groups, shape = shape[0], (self.groups, *shape[1:])
+            self.shapes.append((groups, *shape))
         dims: dict[str, Dims] = {e.name: e.rhs.dims for e in code.plan.once}
-        grouped = any(
-            port.at is At.CONST and shape[0] > 1
-            for port, shape in zip(code.inputs, shapes, strict=True)
-        )
-        self.grouped = self.groups if grouped else 1
         self.once_ranks = {name: len(d) for name, d in dims.items()}
         for name in printed.once:
             strides += _strides(shape_of(dims[name], self.sizes), self.grouped)
@@ -211,9 +221,10 @@ class Launch:
             library.sweep,
             ctypes.addressof(self.numbers),
             ctypes.addressof(self.strides),
-            self.groups,
+            self.groups // self.parts,
+            self.parts,
             self.steps,
-            self.batch,
+            self.batch * self.parts,
             None if self.lengths is None else ctypes.addressof(self.lengths),
         )
         found = self.frames[library] = frame, ctypes.addressof(frame)
@@ -222,17 +233,18 @@ class Launch:
     def run(self, arrays: Sequence[Array], library: Library, numpy: bool) -> list[Array]:
         """Run on NumPy arrays or torch tensors; gives the outputs."""
         code, like = self.code, arrays[0]
-        held: list[Array]
         made: list[Array]
         constants: dict[str, Array] = {}
         if numpy:
-            held = [np.ascontiguousarray(a) for a in arrays]
             made = [np.empty(shape, like.dtype) for shape in self.shapes]
         else:
-            held = [a if a.is_contiguous() else a.contiguous() for a in arrays]
             made = [like.new_empty(shape) for shape in self.shapes]
+        held = list(arrays)
         for k in self.wide:
             held[k] = _widened(held[k], self.groups, numpy)
+        for k in self.turned[0]:  # no copy where it came out of a sweep so
+            held[k] = held[k].swapaxes(0, 1)
+        held = [_contiguous(a, numpy) for a in held]
         if code.plain:
             every = held + made
         else:
@@ -243,6 +255,8 @@ class Launch:
             self.call(library, [a.ctypes.data for a in every])
         else:
             self.call(library, [a.data_ptr() for a in every])
+        for k in self.turned[1]:
+            made[k] = made[k].swapaxes(0, 1)
         if not code.plain:
             self.finish(made, constants, like, numpy)
         return made[: code.outputs]
@@ -286,6 +300,12 @@ def _strides(shape: tuple[int, ...], groups: int, *, fills: bool = False) -> lis
     if len(shape) == 2:
         return [shape[1], 1, group]
     return [int(fills), len(shape), group]
+
+
+def _contiguous(a: Array, numpy: bool) -> Array:
+    if numpy:
+        return np.ascontiguousarray(a)
+    return a if a.is_contiguous() else a.contiguous()
 
 
 def _widened(a: Array, groups: int, numpy: bool) -> Array:

@@ -5,18 +5,25 @@
 #include <string.h>
 #include "rows.h"
 
-/* Copies columns c0 to c1 of rows k0 to k1 of all, `wide` numbers apart; zeros behind. */
+static void copy_row(const real *from, i64 count, real *to) {
+    i64 j = 0;
+    for (; j + LANES <= count; j += LANES) v_store(to + j, v_load(from + j));
+    if (j < count) v_store_n(to + j, v_load_n(from + j, (int)(count - j)), (int)(count - j));
+}
+
+/* Copies columns c0 to c1 of rows k0 to k1 (of the part at hand: some of each step), `wide` numbers
+ * apart. */
 static void gather(Thread *t, const Key *key, const Run *runs, i64 count, i64 k0, i64 k1, i64 c0, i64 c1,
                    real *to, i64 wide) {
     if (k0 >= k1) return;
-    runs += first_reaching(runs, count, k0);
-    for (i64 k = k0; k < k1; runs++) {
-        View v = look(t, key, runs, 0);
-        for (; k < at_most(k1, runs->row + runs->count); k++, to += wide) {
-            const real *from = v.at + (k - runs->row) * v.row + c0;
-            i64 j = 0;
-            for (; j + LANES <= c1 - c0; j += LANES) v_store(to + j, v_load(from + j));
-            if (j < c1 - c0) v_store_n(to + j, v_load_n(from + j, (int)(c1 - c0 - j)), (int)(c1 - c0 - j));
+    const i64 batch = t->call->batch, each = batch / t->call->parts;
+    i64 row = k0 / each * batch + t->part * each + k0 % each, left = each - k0 % each;
+    for (runs += first_reaching(runs, count, row); k0 < k1; runs++) {
+        const View v = look(t, key, runs, 0);
+        for (; k0 < k1 && row < runs->row + runs->count; k0++, row++, to += wide) {
+            copy_row(v.at + (row - runs->row) * v.row + c0, c1 - c0, to);
+            if (--left) continue;
+            left = each, row += batch - each;
         }
     }
 }
@@ -108,19 +115,20 @@ static void pack_across(Thread *t, Sum *m) {
 }
 
 /* Where the sums of operand `k` down with one across begin, from its column i on. */
-static real *sums_at(const Call *c, const Right *x, int k, i64 i, i64 *down) {
+static real *sums_at(const Thread *t, const Right *x, int k, i64 i, i64 *down) {
+    const Call *c = t->call;
     const Out *o = c->sweep->out + x->outs + k;
     *down = c->down[o->place];
-    return c->at[o->place] + (c->size[o->row] + i) * *down;
+    return c->at[o->place] + of_part(t, o->place) + (c->size[o->row] + i) * *down;
 }
 
 /* What is summed with nothing: n columns of operand `k` from column i on, `rows` of them. */
-static void add_rows(const Call *c, const Sum *m, int k, i64 i, const real *rows, i64 count, i64 wide,
+static void add_rows(Thread *t, const Sum *m, int k, i64 i, const real *rows, i64 count, i64 wide,
                      i64 n, int more) {
     for (int q = 0; q < m->g->right_count; q++) {
-        const Right *x = c->sweep->right + m->g->rights + q;
+        const Right *x = t->call->sweep->right + m->g->rights + q;
         i64 down;
-        real *to = sums_at(c, x, k, i, &down);
+        real *to = sums_at(t, x, k, i, &down);
         if (!x->key_count) sum_rows(rows, count, wide, n, to, down, more);
     }
 }
@@ -132,7 +140,7 @@ static void times_across(Thread *t, const Sum *m, int k, i64 i, i64 n, const voi
     for (i64 p = m->p0; p < m->p1; p++) {
         const Across x = panel_across(c, m->g, p);
         i64 down;
-        real *to = sums_at(c, x.right, k, i, &down) + x.at;
+        real *to = sums_at(t, x.right, k, i, &down) + x.at;
         const int whole = x.wide == NR, more = m->more && whole;
         real *at = whole ? to : (real *)(t->own + c->tile_at);
         const i64 step = whole ? down : NR;
@@ -160,7 +168,7 @@ static void sum_columns(Thread *t, const Sum *m, int k, i64 i, i64 end) {
     for (i64 parts = (end - i + MR - 1) / MR; parts > 0; parts--) {
         const i64 n = (end - i + parts - 1) / parts;
         gather(t, c->sweep->key + m->g->left + k, m->runs, m->count, m->k0, m->k1, i, i + n, left, n);
-        if (!m->p0) add_rows(c, m, k, i, left, m->k1 - m->k0, n, n, m->more);
+        if (!m->p0) add_rows(t, m, k, i, left, m->k1 - m->k0, n, n, m->more);
         times_across(t, m, k, i, n, left);
         i += n;
     }
@@ -184,7 +192,7 @@ static int sum_tiles(Thread *t, const Sum *m, int k, i64 i, i64 end) {
     if (infinite) return 1;
     for (i64 part = 0; part * top < n && !m->p0; part++) {
         const i64 done = part * top;
-        add_rows(c, m, k, i + done, rows[part], m->k1 - m->k0, TILE_ROWS, at_most(n - done, top), m->more);
+        add_rows(t, m, k, i + done, rows[part], m->k1 - m->k0, TILE_ROWS, at_most(n - done, top), m->more);
     }
     shape(t, n);
     times_across(t, m, k, i, n, left);
@@ -209,8 +217,8 @@ static int sum_share(Thread *t, const Sum *m, i64 most, i64 low, i64 high, unsig
     return over;
 }
 
-/* Of rows `first` to `last`; `more`: added to what is there. */
-static void run_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more) {
+/* Of rows `first` to `last` (of a part); `more`: added to what is there. */
+static void sum_over_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more) {
     const Call *c = t->call;
     Sum m = {.g = g, .more = more};
     m.runs = time_runs(c, g, &m.count);
@@ -233,6 +241,13 @@ static void run_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more
             }
         }
     }
+}
+
+/* Of rows `first` to `last` of all. */
+static void run_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more) {
+    const i64 parts = t->call->parts;
+    for (t->part = 0; t->part < parts; t->part++) sum_over_time(t, g, first / parts, last / parts, more);
+    t->part = 0;
 }
 
 #endif
