@@ -31,6 +31,7 @@ enum {
     SLIDE_STEPS = 2,
     LEAST_ROWS = 1,
     LEAST_SPREAD = 1,
+    LEAST_SUMS = 1,
 #else
     ALONE = 1 << 17,       /* multiplications for which it does not pay to wake a thread */
     AHEAD_BYTES = 3 << 17, /* of what is worked out around the loop, for each thread ... */
@@ -38,7 +39,8 @@ enum {
     THREAD_ROWS = ROW_BLOCK, /* ... for each thread, ... */
     SLIDE_STEPS = 8,       /* ... and steps, where one of them is copied then */
     LEAST_ROWS = 8,        /* rows for which tiles are faster than vectors, ... */
-    LEAST_SPREAD = 24,     /* ... where the matrix comes from the last cache in each step */
+    LEAST_SPREAD = 24,     /* ... where the matrix comes from the last cache in each step, ... */
+    LEAST_SUMS = 512,      /* ... and in all, for sums over time: the unit has to wake up */
 #endif
     ROWS_EACH = 8,        /* sequences that a thread must have for its share to be by sequences */
     CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */

@@ -222,7 +222,7 @@ static void sum_over_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int
     const Call *c = t->call;
     Sum m = {.g = g, .more = more};
     m.runs = time_runs(c, g, &m.count);
-    const int tiled = c->tiles && !c->direct && last - first >= LEAST_ROWS;
+    const int tiled = c->tiles && !c->direct && c->rows >= LEAST_SUMS;
     const i64 panels = panels_across(c, g), most = tiled ? MOST_ROWS : MR;
     const i64 groups = at_least(1, (panels + ACROSS - 1) / ACROSS);
     i64 parts = 0;
