@@ -50,7 +50,7 @@ REWRITE = 1e-13
 # sums some tens of products of numbers of size 1, in another order than the oracle's.
 BACKEND = {"float64": 1e-13, "float32": 3e-5}
 # Products of three parts of each operand, beside what they amount to: three of nine are left out,
-# of 2^-25 each at most, and float32 rounds each sum of two tiles.
+# of 2^-24 each at most, and float32 rounds each sum of two tiles.
 PARTS = 2.0**-22
 # Second derivatives: those of layer normalization divide some twenty such products by a variance
 # (at least 0.2 in the tests) to the power 5/2: 20 * 0.2**-2.5 = 1100 roundings.
