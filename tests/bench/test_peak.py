@@ -90,7 +90,7 @@ def test_a_probe_lasts_as_long_as_a_measurement() -> None:
 
 
 def test_without_a_compiler_it_is_a_product_of_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: str) -> None:
+    def refuse(source: str, *, flags: object) -> None:
         raise UserError("there is no compiler")
 
     monkeypatch.setattr(build, "load", refuse)

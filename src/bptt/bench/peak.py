@@ -100,10 +100,10 @@ def probe(threads: int) -> Peak:
 
 def _kernel() -> tuple[str, Callable[[int], int]]:
     """What is measured, and so many steps of it: how many operations they are."""
-    from bptt.backends.cpu.build import load
+    from bptt.backends.cpu.build import asked_flags, load
 
     def kernel(source: str) -> Callable[[int], int]:
-        found = load(source).bptt_peak
+        found = load(source, flags=asked_flags()).bptt_peak
         found.restype = ctypes.c_long
         found.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float, ctypes.c_void_p]
         return lambda steps: found(steps, 0.5, 1.0, (ctypes.c_float * _MOST_LANES)())

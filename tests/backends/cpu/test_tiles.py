@@ -20,8 +20,10 @@ from tolerances import BACKEND, PARTS
 from bptt.backends import reference
 from bptt.backends.cpu import build, execute
 from bptt.backends.cpu.run import code_of
+from bptt.calculus.rewrites import layer, lower
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import Program
+from bptt.language.check import check
 
 Array = Any
 
@@ -75,8 +77,7 @@ def off(got: Array, x: Array, w: Array) -> float:
 def test_three_parts_are_the_number(rng: np.random.Generator) -> None:
     x = rng.integers(0, 1 << 32, 1 << 16, np.uint32).view(np.float32)
     x = x[np.isfinite(x) & (np.abs(x) > 2.0**-100)]
-    largest = np.finfo(np.float32).max
-    x = x[np.abs(x) < 0.99 * largest]
+    x = x[np.abs(x) < 2.0**62]
     found, infinite = parts(x)
     assert not infinite
     assert np.array_equal(sum(a.astype(float) for a in found)[: x.size], x.astype(float))
@@ -84,7 +85,7 @@ def test_three_parts_are_the_number(rng: np.random.Generator) -> None:
         assert not np.any(part.view(np.uint32) & 0xFFFF)
 
 
-@pytest.mark.parametrize("x", [inf, -inf, np.finfo(np.float32).max])
+@pytest.mark.parametrize("x", [inf, -inf, np.finfo(np.float32).max, -(2.0**62)])
 def test_what_has_no_parts_is_seen(x: float) -> None:
     assert parts(np.array([1.0, x]))[1]
 
@@ -235,5 +236,33 @@ def test_an_infinity_on_tiles_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     """The test above, tested: no infinity is noticed."""
-    planted(tmp_path, monkeypatch, "tiles.h", "BPTT_EACH(0x7f800000u)", "BPTT_EACH(0x7f800001u)")
+    planted(tmp_path, monkeypatch, "tiles.h", "0x7f800000u - 0x5e800000u", "0u")
     assert [where for where in PLACES if astray(where, rng)] == list(PLACES)
+
+
+@pytest.mark.usefixtures("emulated")
+def test_products_that_overflow_are_infinite(rng: np.random.Generator) -> None:
+    """As in float32: parts of finite numbers, whose products overflow each way, would be NaN."""
+    p, shape = sweep("rnn", "forward"), SHAPES[0]
+    given = {port: 1e20 * a for port, a in draw(p, shape, rng).items()}
+    arrays = [np.asarray(given[port], np.float32) for port in inputs(p)]
+    got = execute(p, arrays)
+    assert not any(np.isnan(a).any() for a in got)
+
+
+def test_a_matrix_of_several_phases_is_packed_for_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Before the loop, where there are rows enough for tiles, and in it, where there are not."""
+    many = range(7)
+    before = "\n".join(f"p{k}[t] = tanh(W{k} @ {f'p{k - 1}' if k else 'x'}[t])" for k in many)
+    within = "*".join(f"tanh(W{k} @ k{k}[t-1])" for k in many)
+    states = "\n".join(f"k{k}[t] = 0.5*k{k}[t-1] + p{k}[t] + 0.1*h[t]" for k in many)
+    text = f"input x: H\n{before}\nh[t] = tanh(p6[t]) + {within}\n{states}\noutput h"
+    p = lower(layer(check(text).program))
+    monkeypatch.setenv("BPTT_CFLAGS", EMULATED)
+    code_of.cache_clear()
+    given = draw(p, Shape(100, 7, (64, 64, 64)), rng)
+    for name, got, want in both(p, {port: a - 0.5 for port, a in given.items()}, None):
+        assert_close(name, got, want, BACKEND["float32"])
+    code_of.cache_clear()

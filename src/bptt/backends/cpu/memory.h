@@ -73,10 +73,22 @@ static i64 blocks_of(const Call *c, const Phase *p, const Gemm *g) {
         depth += width;
         blocks += (width + TILE_DEPTH - 1) / TILE_DEPTH;
     }
-    const i64 bytes = blocks * RIGHT_BLOCK * (i64)sizeof(half) * (c->size[p->space] + NR - 1) / NR * g->outs;
+    const i64 bytes = blocks * RIGHT_BLOCK * (i64)sizeof(half) * ((c->size[p->space] + NR - 1) / NR) * g->outs;
     const i64 least = loops && bytes > CACHED ? LEAST_SPREAD : LEAST_ROWS;
     const int full = LEAST_ROWS == 1 || 2 * depth > blocks * TILE_DEPTH;
     return c->tiles && !c->direct && full && rows >= least ? blocks : 0;
+}
+
+/* The same for each packed matrix, which several phases may read: what is right for all of them. */
+static void choose_blocks(const Call *c, i64 *blocks) {
+    const Sweep *s = c->sweep;
+    for (int k = 0; k < s->packed; k++) blocks[k] = -1;
+    for (int k = 0; k < s->phases; k++)
+        for (int g = 0; g < s->phase[k].gemm_count; g++) {
+            const Gemm *gemm = s->gemm + s->phase[k].gemms + g;
+            const i64 here = blocks_of(c, s->phase + k, gemm), before = blocks[gemm->packed];
+            blocks[gemm->packed] = before < 0 ? here : at_most(before, here);
+        }
 }
 
 static void lay_out(Call *c, Arena *a) {
@@ -129,6 +141,8 @@ static void lay_out(Call *c, Arena *a) {
     }
     unsigned char done[s->packed + 1];
     memset(done, 0, sizeof done);
+    i64 chosen[s->packed + 1];
+    choose_blocks(c, chosen);
     for (int k = 0; k < s->phases; k++) {
         const Phase *p = s->phase + k;
         most_keys = at_least(most_keys, p->key_count);
@@ -137,7 +151,7 @@ static void lay_out(Call *c, Arena *a) {
         i64 parts = 0; /* of operands, in halves */
         for (int g = 0; g < p->gemm_count; g++) {
             const Gemm *gemm = s->gemm + p->gemms + g;
-            const i64 blocks = blocks_of(c, p, gemm);
+            const i64 blocks = chosen[gemm->packed];
             parts += TOGETHER / MOST_ROWS * 2 * blocks * LEFT_BLOCK;
             split = at_least(split, parts);
             if (done[gemm->packed]) continue;

@@ -6,8 +6,9 @@
  * datatype for higher-precision computations" (2019). On x86 this is AMX: eight tiles of 16 rows of
  * 64 bytes, and three times the speed of float32 vectors at the same accuracy (docs/accuracy.md).
  *
- * An infinity has no such parts: where one is met, products are worked out with vectors. Parts below
- * the smallest normal number count as zero, as results do within a sweep.
+ * An infinity has no such parts, and those of numbers from 2^62 on may overflow: where one is met (all
+ * of them are called infinite below) products are worked out with vectors. Parts below the smallest
+ * normal number count as zero, as results do within a sweep.
  *
  * With -DBPTT_TILES=2 the unit is emulated, on any machine: for tests.
  */
@@ -18,6 +19,9 @@
 
 #include "gemm.h"
 
+#if BPTT_WIDE || LANES != 16 /* whatever was asked for */
+#undef BPTT_TILES
+#endif
 #ifndef BPTT_TILES
 #if BPTT_WIDE == 0 && LANES == 16 && defined(__linux__) && defined(__AMX_BF16__)
 #define BPTT_TILES 1
@@ -94,8 +98,10 @@ static void t_move(int t, char *at, i64 down, int store) {
 }
 
 static float t_part(const float *row, int k) {
-    const uint32_t bits = (uint32_t)((const half *)row)[k] << 16;
+    half upper;
     float x;
+    memcpy(&upper, (const char *)row + 2 * k, sizeof upper);
+    const uint32_t bits = (uint32_t)upper << 16;
     memcpy(&x, &bits, sizeof x);
     return x;
 }
@@ -200,14 +206,16 @@ static __attribute__((noinline)) void multiply_tiles(const half *a, i64 apart, i
     else tiles_of(0, 0, a, apart, rows, panel, blocks, first, step, to, down);
 }
 
-/* The three parts of x, each in the upper halves of the lanes. Gives the lanes that are infinite. */
+/* The three parts of x, each in the upper halves of the lanes. Gives the lanes that are too large for
+ * them: infinite, or from 2^62 on, where products of parts may overflow against each other. */
 INL I parts_of(V x, U part[3]) {
     const U half_up = {BPTT_EACH(0x8000u)}, upper = {BPTT_EACH(0xffff0000u)};
     part[0] = ((U)x + half_up) & upper;
     V rest = x - (V)part[0];
     part[1] = ((U)rest + half_up) & upper;
     part[2] = (U)(rest - (V)part[1]); /* what is left has 8 bits */
-    return (part[0] & (U){BPTT_EACH(0x7fffffffu)}) == (U){BPTT_EACH(0x7f800000u)};
+    const U size = (U)x & (U){BPTT_EACH(0x7fffffffu)};
+    return size - (U){BPTT_EACH(0x5e800000u)} <= (U){BPTT_EACH(0x7f800000u - 0x5e800000u)};
 }
 
 typedef U Pairs __attribute__((may_alias));
