@@ -12,6 +12,7 @@ from bptt.bench.musts import MUSTS
 from bptt.bench.runner import Effort
 from bptt.bench.shapes import Shape
 from bptt.bench.uses import USES, compare_uses
+from bptt.nn import use_backend
 
 SMALL = {mode: replace(use, shape=Shape(5, 6, 3, 4)) for mode, use in USES.items()}
 
@@ -34,6 +35,13 @@ def test_every_use_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not row.red
         assert len(row.ours) == len(row.theirs) == 2
         assert min(*row.ours, *row.theirs) > 0
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_rows_name_the_backend_that_ran(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with use_backend(backend):
+        found = rows(monkeypatch, {"ragged": SMALL["ragged"]})
+    assert {row.backend for row in found.values()} == {backend}
 
 
 @pytest.mark.parametrize(("mode", "side"), [(m, s) for m, use in USES.items() for s in use.judged])

@@ -51,6 +51,8 @@ def compare_uses(
 
 
 def _rows(mode: str, use: Use, threads: int, effort: Effort) -> list[Row]:
+    from bptt.nn import LSTM
+
     sides, truth = use.make(use.shape)
     right = _named(truth())
     at = (STOCK, use.shape, threads, mode)
@@ -62,9 +64,9 @@ def _rows(mode: str, use: Use, threads: int, effort: Effort) -> list[Row]:
     watch = Watch()
     rounds = measure(list(sides.values()), effort, probe(threads).measure)
     ours, *theirs = zip(*(one.seconds for one in rounds), strict=True)
-    foreign, steps = watch.foreign(), use.shape.T
+    shared: dict[str, Any] = {"judged": use.shape.T, "foreign": watch.foreign()}
     return [
-        Row(*at, name, ours, times, judged=steps, backend="cpu", foreign=foreign)
+        Row(*at, name, ours, times, backend=LSTM(1, 1).backend, **shared)
         for name, times in zip(others, theirs, strict=True)
     ]
 
@@ -127,8 +129,7 @@ def _ragged(shape: Shape) -> tuple[Mapping[str, Call], Call]:
     from torch.nn.utils.rnn import PackedSequence
 
     T, B, I, H = shape  # noqa: E741
-    half = [T - (T * k) // B for k in range(B)]  # from T on, evenly down
-    lengths = np.asarray(half)
+    lengths = np.asarray([T - (T * k) // B for k in range(B)])  # from T on, evenly down
     sizes = torch.tensor([int((lengths > t).sum()) for t in range(T)])
     ours, theirs, right = _pair(shape)
     x, seed = _drawn(int(lengths.sum()), I), _drawn(int(lengths.sum()), H)
