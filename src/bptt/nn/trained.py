@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from bptt.backends.cpu.run import Launch, Library, code_of
+from bptt.backends.cpu.run import Ready, Source, code_of
 from bptt.errors import UserError
 from bptt.ir.ports import At
 from bptt.nn.run import plain, run
@@ -36,31 +36,27 @@ class Same(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """A forward sweep at some sizes. `offsets`: of each read, the number of its base and bytes
-    beyond; `outs`: the shapes of what comes out."""
+    """A forward sweep at some sizes, ready for the addresses of the input, the parameters, the
+    first states and what comes out; `outs`: its shapes."""
 
-    launch: Launch
-    library: Library
-    offsets: Sequence[tuple[int, int]]
+    ready: Ready
     outs: Sequence[Shape]
 
 
 class Backward(NamedTuple):
-    """A backward sweep at some sizes; without a launch there is nothing to compute.
+    """A backward sweep at some sizes; where it is not `ready` there is nothing to compute.
 
-    `feed`: of each of its inputs, where it comes from and which one it is there. `made`: the
-    tensors that get a gradient, and whether all of it is written. `scratch`: shapes of what is
-    written and not asked for. `places`: of each output, which of those it goes to, and bytes
-    beyond. `same`: tensors that have the gradient of another, or some parts of it.
+    It takes the addresses of all that was saved, of the `seeds`, of the tensors that are `made`
+    and of the `scratch`. `seeds`: the outputs whose gradients it reads, and whether they are
+    there, or zeros. `made`: the tensors that get a gradient, and whether all of it is written.
+    `scratch`: shapes of what is written and not asked for. `same`: tensors that have the gradient
+    of another, or some parts of it.
     """
 
-    launch: Launch | None = None
-    library: Library | None = None
-    offsets: Sequence[tuple[int, int]] = ()
-    feed: Sequence[tuple[From, int]] = ()
+    ready: Ready | None = None
+    seeds: Sequence[tuple[int, bool]] = ()
     made: Sequence[tuple[int, bool]] = ()
     scratch: Sequence[Shape] = ()
-    places: Sequence[tuple[int, int]] = ()
     same: Sequence[Same] = ()
     possible: bool = True  # whether phases are enough for it
 
@@ -72,7 +68,6 @@ class Way:
         self.text, self.params = text, tuple(params)
         place = {k: n for n, k in enumerate(params)} | {-1: -1}
         self.reads = tuple((place[k], place[other], part, of) for k, other, part, of in reads)
-        self.bases = tuple(dict.fromkeys((k, other) for k, other, _, _ in self.reads))
         self.code = code_of(sweep_of(text).program)
         self.sweep = sweep_of(text).extended
         self.kept = sweep_of(text).kept
@@ -85,30 +80,13 @@ class Way:
         """Whether all of it is done by phases, without anything to work out before or after."""
         return self.code.plain and self.longer.plain
 
-    def addresses(
-        self,
-        x: Tensor,
-        params: Sequence[Tensor],
-        offsets: Sequence[tuple[int, int]],
-        held: list[Tensor],
-    ) -> list[int]:
-        """Of the input and constants, in the sweep's order. `held`: what they point into."""
-        bases: list[int] = []
-        for k, other in self.bases:
-            p = x if k < 0 else params[k]
-            if other >= 0:
-                p = p + params[other]
-                held.append(p)
-            bases.append(p.data_ptr())
-        return [bases[base] + beyond for base, beyond in offsets]
-
-    def offsets(self, x: Tensor, params: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
-        """Of each read, its base among `bases` and how many bytes behind that it begins."""
-        found: list[tuple[int, int]] = []
+    def sources(self, x: Tensor, params: Sequence[Tensor]) -> list[Source]:
+        """Of each read, behind the addresses of the input and of `params`."""
+        found: list[Source] = []
         for k, other, part, of in self.reads:
-            whole = (x if k < 0 else params[k]).nbytes
-            found.append((self.bases.index((k, other)), part * (whole // of)))
-        return tuple(found)
+            count = (x if k < 0 else params[k]).numel() // of
+            found.append(Source(1 + k, 1 + other if other >= 0 else -1, part * count, count))
+        return found
 
     def shapes(self, x: Tensor, params: Sequence[Tensor]) -> list[Shape]:
         """Of the input and constants, with the group axis."""
@@ -121,16 +99,15 @@ class Way:
             found.append((1, shape[0] // of, *shape[1:]) if of > 1 else (1, *shape))
         return found
 
-    def forward(
+    def at(
         self,
         x: Tensor,
         params: Sequence[Tensor],
         starts: Sequence[Tensor],
         lengths: Lengths,
         longer: bool,
-    ) -> list[Tensor]:
-        """What comes out of the sweep, or of the `longer` one: series [T, B, w], or [N, w] where
-        there are `lengths`, and last states [1, B, w]."""
+    ) -> Forward:
+        """The sweep, or the `longer` one, at these sizes."""
         key = (longer, lengths, x.dtype, x.shape, *[p.shape for p in params])
         at = self.forwards.get(key)
         if at is None:
@@ -142,13 +119,26 @@ class Way:
                 shape[1:] if port.at is At.STEPS else shape
                 for port, shape in zip(ports, launch.shapes, strict=True)
             ]
-            at = Forward(launch, library, self.offsets(x, params), outs)
+            sources = self.sources(x, params)
+            first = 1 + len(params)
+            sources += [Source(k, -1) for k in range(first, first + len(starts) + len(outs))]
+            at = Forward(launch.ready(library, sources), outs)
             _keep(self.forwards, key, at)
-        held: list[Tensor] = []
-        found = self.addresses(x, params, at.offsets, held)
+        return at
+
+    def forward(
+        self,
+        x: Tensor,
+        params: Sequence[Tensor],
+        starts: Sequence[Tensor],
+        lengths: Lengths,
+        longer: bool,
+    ) -> list[Tensor]:
+        """What comes out of the sweep, or of the `longer` one: series [T, B, w], or [N, w] where
+        there are `lengths`, and last states [1, B, w]."""
+        at = self.at(x, params, starts, lengths, longer)
         outs = [x.new_empty(shape) for shape in at.outs]
-        found += [t.data_ptr() for t in (*starts, *outs)]
-        at.launch.call(at.library, found)
+        at.ready.call([t.data_ptr() for t in (x, *params, *starts, *outs)])
         return outs
 
     def trained(
@@ -210,29 +200,19 @@ class Way:
         if not at.possible:
             return None
         made: list[Tensor | None] = [None] * len(given)
-        if at.launch is None or at.library is None:
+        if at.ready is None:
             return made
         held: list[Tensor] = []
-        saved = self.addresses(x, params, at.offsets, held)
-        saved += [t.data_ptr() for t in (*given[count:], *outs)]
-        found: list[int] = []
-        for source, k in at.feed:
-            if source is From.SAVED:
-                found.append(saved[k])
-                continue
-            seed = grads[k] if source is From.SEED else torch.zeros_like(outs[k])
+        for k, there in at.seeds:
+            seed = grads[k] if there else torch.zeros_like(outs[k])
             assert seed is not None
             held.append(seed.contiguous())
-            found.append(held[-1].data_ptr())
-        to = [0] * len(given)
         for n, whole in at.made:
             grad = torch.empty_like(given[n]) if whole else torch.zeros_like(given[n])
-            made[n], to[n] = grad, grad.data_ptr()
-        for shape in at.scratch:
-            held.append(x.new_empty(shape))
-            to.append(held[-1].data_ptr())
-        found += [to[n] + beyond for n, beyond in at.places]
-        at.launch.call(at.library, found)
+            made[n] = grad
+            held.append(grad)
+        held += [x.new_empty(shape) for shape in at.scratch]
+        at.ready.call([t.data_ptr() for t in (*given, *outs, *held)])
         for n, first, some, parts in at.same:
             grad, own = made[first], made[n]
             assert grad is not None
@@ -266,13 +246,18 @@ class Way:
         first = len(wanted)  # of the outputs, among all that is saved
         known = [*self.shapes(x, params), *(tuple(t.shape) for t in given[count:])]
         known += [self.grouped(k, t) for k, t in enumerate(outs)]
-        feed: list[tuple[From, int]] = []
+        sources, seeds = self.sources(x, params), list[tuple[int, bool]]()
+        sources += [Source(count + k, -1) for k in range(first - len(self.reads) + len(outs))]
+        feed: list[Source] = []
         shapes: list[Shape] = []
         for source, k in wiring.feed:
             shapes.append(known[k + first if source is From.SEED else k])
-            if source is From.SEED:
-                k = self.kept.index(k)
-            feed.append((source, k - first if source is From.ZERO else k))
+            if source is From.SAVED:
+                feed.append(sources[k])
+                continue
+            feed.append(Source(len(given) + len(outs) + len(seeds), -1))
+            seeded_by = source is From.SEED
+            seeds.append((self.kept.index(k) if seeded_by else k - first, seeded_by))
         launch = code.launch(tuple(shapes), lengths)
         parts = [0] * len(given)  # how many parts of each tensor have a gradient
         copied: dict[tuple[int, int, int], list[int]] = {}
@@ -283,30 +268,30 @@ class Way:
                     parts[1 + other] += 1
                     copied.setdefault((1 + other, 1 + k, of), []).append(part)
         same = [Same(n, first, tuple(some), of) for (n, first, of), some in copied.items()]
-        places: dict[int, tuple[int, int]] = {}
         made = {s.to: parts[s.to] == s.parts for s in same if len(s.some) < s.parts}
-        for (k, _, part, of), out in zip(self.reads, wiring.results, strict=False):
+        for (k, _, _, of), out in zip(self.reads, wiring.results, strict=False):
             if out is not None:
                 made[1 + k] = k < 0 or parts[1 + k] == of
-                places[out] = 1 + k, part * (given[1 + k].nbytes // of)
         for n, out in enumerate(wiring.results[len(self.reads) :], count):
             if out is not None:
-                made[n], places[out] = True, (n, 0)
+                made[n] = True
+        before = len(given) + len(outs) + len(seeds)
+        at = {n: before + place for place, n in enumerate(made)}
+        places: dict[int, Source] = {}
+        for read, source, out in zip(self.reads, sources, wiring.results, strict=False):
+            if out is not None:
+                places[out] = Source(at[1 + read[0]], -1, source.beyond)
+        for n, out in enumerate(wiring.results[len(self.reads) :], count):
+            if out is not None:
+                places[out] = Source(at[n], -1)
         scratch: list[Shape] = []  # the last carry of a state that needs no gradient
         for out, shape in enumerate(launch.shapes):
             if out not in places:
-                places[out] = len(given) + len(scratch), 0
+                places[out] = Source(before + len(made) + len(scratch), -1)
                 scratch.append(shape)
-        return Backward(
-            launch,
-            code.library(x.dtype),
-            self.offsets(x, params),
-            tuple(feed),
-            tuple(made.items()),
-            tuple(scratch),
-            tuple([places[out] for out in range(len(launch.shapes))]),
-            same,
-        )
+        feed += [places[out] for out in range(len(launch.shapes))]
+        ready = launch.ready(code.library(x.dtype), feed)
+        return Backward(ready, tuple(seeds), tuple(made.items()), tuple(scratch), same)
 
     def grouped(self, k: int, t: Tensor) -> Shape:
         """The shape of the longer sweep's output number `k` with the group axis."""

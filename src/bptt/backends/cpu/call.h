@@ -66,6 +66,8 @@ typedef struct { /* the fork and join of an OpenMP library that the process has 
 typedef struct {
     const Sweep *sweep;
     Port *port;
+    const Source *source; /* of each port; or null: they have an address each */
+    real **sum;           /* of each port that is one */
     const i64 *size;
     i64 groups, steps, batch, rows, group;
     i64 parts;          /* sequences beside each other belong to so many; each has sums of its own */
@@ -93,6 +95,7 @@ typedef struct {
     int tiles;          /* the matrix unit may be used */
     int direct;         /* so few rows that matrices are read as they lie */
     int one_runs;       /* the loop's phases need nothing of another thread's columns */
+    int turn;           /* which way one row goes through its matrices */
     int threads;
     const Team *team;
     Flag flag[MOST_THREADS];

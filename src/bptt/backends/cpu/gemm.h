@@ -302,10 +302,12 @@ INL V dot(const real *a, const real *x, i64 count) {
     return (s0 + s1) + (s2 + s3);
 }
 
-/* y[0..n) += A x with A's rows `row` apart: for so few rows of operands that packing does not pay. */
-static void times_rows(const real *a, i64 row, const real *x, i64 count, i64 n, real *y) {
-    i64 j = 0;
-    for (; j + LANES <= n; j += LANES) { /* as many rows as one vector holds sums */
+/* y[0..n) += A x with A's rows `row` apart: for so few rows of operands that packing does not pay.
+ * `back`: the last rows first. */
+static void times_rows(const real *a, i64 row, const real *x, i64 count, i64 n, real *y, int back) {
+    const i64 whole = n / LANES * LANES; /* as many rows at once as one vector holds sums */
+    for (i64 i = 0; i < whole; i += LANES) {
+        const i64 j = back ? whole - LANES - i : i;
         V sum[LANES];
         for (int u = 0; u < LANES; u++) sum[u] = dot(a + (j + u) * row, x, count);
         UNROLL for (int w = LANES / 2; w > 0; w /= 2) {
@@ -313,7 +315,7 @@ static void times_rows(const real *a, i64 row, const real *x, i64 count, i64 n, 
         }
         v_store(y + j, v_load(y + j) + sum[0]);
     }
-    for (; j < n; j++) y[j] += v_sum(dot(a + j * row, x, count));
+    for (i64 j = whole; j < n; j++) y[j] += v_sum(dot(a + j * row, x, count));
 }
 
 /* The same with A's columns `col` apart, and its rows beside each other. */

@@ -125,6 +125,7 @@ typedef struct {
     const Sweep *sweep;
     const i64 *n;       /* sizes */
     const i64 *strides; /* of each port: row, column, group */
+    const Source *source; /* of each port, or null */
     i64 groups, parts, steps, batch;
     const i64 *counts; /* running sequences at each step, or null: all of them */
 } Frame;
@@ -137,14 +138,14 @@ static Call *open_call(const Frame *f, int threads, const Team *team) {
                      padded(s->ports * (i64)sizeof(Port), 64);
     i64 size[s->sizes + 1];
     s->measure(f->n, size);
-    Call call = {.sweep = s, .size = size, .groups = f->groups, .parts = f->parts, .steps = f->steps,
+    Call call = {.sweep = s, .size = size, .source = f->source, .groups = f->groups, .parts = f->parts, .steps = f->steps,
                  .batch = f->batch, .counts = f->counts, .team = team, .rows = f->steps * f->batch};
     if (f->counts) {
         call.rows = 0;
         for (i64 t = 0; t < f->steps; t++) call.rows += f->counts[t];
     }
     call.direct = call.rows <= FEW_ROWS;
-    call.tiles = tiles_allowed();
+    call.tiles = !call.direct && tiles_allowed();
     call.threads = (int)at_least(1, at_most(threads, MOST_THREADS));
     if (work_of(&call) < ALONE) call.threads = 1;
     call.window = window_of(&call);
@@ -172,8 +173,21 @@ static Call *open_call(const Frame *f, int threads, const Team *team) {
     return c;
 }
 
+static void find_port(Call *c, int k, real *const *at) {
+    c->port[k].at = at[c->source ? c->source[k].base : k];
+    if (!c->source) return;
+    const Source *s = c->source + k;
+    c->port[k].at += s->beyond;
+    if (s->other < 0) return;
+    const real *a = c->port[k].at, *b = at[s->other] + s->beyond;
+    for (i64 n = 0; n < s->count; n++) c->sum[k][n] = a[n] + b[n];
+    c->port[k].at = c->sum[k];
+}
+
 static void run_call(Call *c, real *const *at) {
-    for (int k = 0; k < c->sweep->ports; k++) c->port[k].at = at[k];
+    static int turns; /* of all threads: results do not depend on it */
+    c->turn = __atomic_fetch_xor(&turns, 1, __ATOMIC_RELAXED);
+    for (int k = 0; k < c->sweep->ports; k++) find_port(c, k, at);
     memset(c->flag, 0, sizeof c->flag); /* another team may come this time */
     if (c->threads == 1) work(c);
     else c->team->parallel(work, c, (unsigned)c->threads, 0);
@@ -182,7 +196,7 @@ static void run_call(Call *c, real *const *at) {
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* One sweep on memory at `at`, an address for each port. Gives 1 where there is not enough memory. */
+/* One sweep on memory at `at`: an address for each port, or for each base of a source. Gives 1 where there is not enough memory. */
 EXPORT int bptt_run(const Frame *f, real *const *at, int threads, const Team *team) {
     Call *c = open_call(f, threads, team);
     if (!c) return 1;

@@ -18,6 +18,13 @@ typedef struct {
     i64 row, col, group;
 } Port;
 
+/* Where it lies: `beyond` elements behind address number `base` of a call. `other` >= 0: it is the sum
+ * of `count` elements there and as many behind that address. */
+typedef struct {
+    int base, other;
+    i64 beyond, count;
+} Source;
+
 enum {            /* what a row of a place is counted by */
     PLACE_SERIES, /* a port: the row of the series */
     PLACE_BATCH,  /* a port: the sequence */

@@ -76,7 +76,7 @@ static i64 blocks_of(const Call *c, const Phase *p, const Gemm *g) {
     const i64 bytes = blocks * RIGHT_BLOCK * (i64)sizeof(half) * ((c->size[p->space] + NR - 1) / NR) * g->outs;
     const i64 least = loops && bytes > CACHED ? LEAST_SPREAD : LEAST_ROWS;
     const int full = LEAST_ROWS == 1 || 2 * depth > blocks * TILE_DEPTH;
-    return c->tiles && !c->direct && full && rows >= least ? blocks : 0;
+    return c->tiles && full && rows >= least ? blocks : 0;
 }
 
 /* The same for each packed matrix, which several phases may read: what is right for all of them. */
@@ -107,6 +107,12 @@ static void lay_out(Call *c, Arena *a) {
     c->blocks = take(a, s->packed * (i64)sizeof(i64));
     c->infinite = take(a, s->packed * (i64)sizeof(int));
     c->block_offset = take(a, s->buffers * (i64)sizeof(i64));
+    c->sum = take(a, s->ports * (i64)sizeof(real *));
+    for (int k = 0; k < s->ports && c->source; k++) {
+        if (c->source[k].other < 0) continue;
+        real *sum = take(a, numbers(c->source[k].count));
+        if (a->at) c->sum[k] = sum;
+    }
     i64 block = 0, most_keys = 1, most_tiles = 1, most_sums = 0, panels = 0, split = 0;
     real *number_row[s->numbers + 1];
     for (int k = 0; k < s->numbers; k++) {

@@ -34,9 +34,9 @@ static Matrix matrix_of(const Call *c, const Block *block) {
     return block->transposed ? (Matrix){at, port->col, port->row} : (Matrix){at, port->row, port->col};
 }
 
-/* One row's outputs c0 to c1, from matrices as they lie. */
+/* One row's outputs c0 to c1, from matrices as they lie; `back`: the last ones first. */
 static void unpacked(const Call *c, const Gemm *g, const View *view, int out, i64 r, i64 c0, i64 c1,
-                     real *to) {
+                     real *to, int back) {
     const Block *block = c->sweep->block + g->blocks + out * (g->operands + g->ones);
     for (i64 j = 0; j < c1 - c0; j++) to[j] = 0;
     for (int k = 0; k < g->operands + g->ones; k++, block++) {
@@ -48,7 +48,7 @@ static void unpacked(const Call *c, const Gemm *g, const View *view, int out, i6
         }
         const real *x = view[k].at + r * view[k].row;
         const i64 count = c->size[c->sweep->key[g->keys + k].width];
-        if (m.col == 1 || m.row != 1) times_rows(from, m.row, x, count, c1 - c0, to);
+        if (m.col == 1 || m.row != 1) times_rows(from, m.row, x, count, c1 - c0, to, back);
         else times_columns(from, m.col, x, count, c1 - c0, to);
     }
 }
@@ -181,10 +181,12 @@ static real *product(const Part *part, int out, int outs, i64 n) {
 /* All outputs of one product from matrices as they lie, the first of which is number `out`. */
 static void multiply_unpacked(const Call *c, const Gemm *gemm, const View *view, int out, i64 low, i64 rows,
                               const Part *part) {
-    for (int o = 0; o < gemm->outs; o++)
+    for (int n = 0; n < gemm->outs; n++) {
+        const int o = part->back ? gemm->outs - 1 - n : n;
         for (i64 r = low; r < low + rows; r++)
             unpacked(c, gemm, view, o, r, part->panel * NR, part->c1,
-                     part->tile + (out + o) * part->across + (r - part->low) * part->down);
+                     part->tile + (out + o) * part->across + (r - part->low) * part->down, part->back);
+    }
 }
 
 /* The same from panels, in the order of memory, or against it. */
@@ -194,7 +196,7 @@ static void multiply_packed(const Call *c, const Gemm *gemm, const Stretch *stre
     i64 depth = 0, together = 1;
     for (i64 k = 0; k < count; k++) depth += stretch[k].count;
     for (i64 k = 0; k < all; k += together) {
-        together = part->rows == 1 && k + 1 < all ? 2 : 1;
+        together = part->rows == 1 && (part->back ? (all - k) % 2 == 0 : k + 1 < all) ? 2 : 1; /* the same either way */
         const i64 n = part->back ? all - k - together : k;
         const real *panel = c->packed[gemm->packed] + (before + n) * depth * NR;
         const real *add = gemm->ones ? c->added[gemm->packed] + (before + n) * NR : 0;
@@ -274,11 +276,12 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
         wide = at_most(wide, p1 - p0);
         part.down = wide * NR;
         part.across = (part.lots ? rows : at_most(rows, CHUNK)) * part.down;
-        /* one row goes to and fro: the panels that it read last are still near */
-        part.back = rows == 1 && run->parity && !p->reduce_count;
-        for (i64 done = p0; done < p1; done += wide) {
-            part.panel = part.back ? at_least(p0, p1 - (done - p0) - wide) : done;
-            part.end = at_most(part.back ? p1 - (done - p0) : p1, part.panel + wide);
+        /* one row goes to and fro, also from call to call: the panels that it read last are still near */
+        part.back = rows == 1 && (run->parity ^ c->turn) && !p->reduce_count;
+        const i64 parts = (p1 - p0 + wide - 1) / wide;
+        for (i64 n = 0; n < parts; n++) {
+            part.panel = p0 + (part.back ? parts - 1 - n : n) * wide;
+            part.end = at_most(p1, part.panel + wide);
             part.c1 = at_most(c1, part.end * NR);
             i64 low = a;
             for (i64 chunk = 0; chunk < chunks; chunk++) {

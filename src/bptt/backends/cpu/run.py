@@ -127,6 +127,18 @@ def code_of(p: Program) -> Code:
     return Code(p)
 
 
+class Source(ctypes.Structure):
+    """Where a port's array lies: `beyond` numbers behind address number `base` of a call. Where
+    `other` is no negative number it is the sum of `count` numbers there and as many behind that."""
+
+    _fields_ = (
+        ("base", ctypes.c_int),
+        ("other", ctypes.c_int),
+        ("beyond", ctypes.c_int64),
+        ("count", ctypes.c_int64),
+    )
+
+
 class Frame(ctypes.Structure):
     """What C is told once of calls with arrays of the same shapes: `Frame` in loop.c."""
 
@@ -134,6 +146,7 @@ class Frame(ctypes.Structure):
         ("sweep", ctypes.c_void_p),
         ("n", ctypes.c_void_p),
         ("strides", ctypes.c_void_p),
+        ("source", ctypes.c_void_p),
         ("groups", ctypes.c_int64),
         ("parts", ctypes.c_int64),
         ("steps", ctypes.c_int64),
@@ -142,13 +155,42 @@ class Frame(ctypes.Structure):
     )
 
 
+class Ready:
+    """A Launch in one number format: a call of it takes nothing but addresses."""
+
+    def __init__(self, launch: Launch, library: Library, sources: Sequence[Source] | None) -> None:
+        self.held = launch, library  # what the frame points into
+        self.sources = None if sources is None else (Source * max(1, len(sources)))(*sources)
+        self.frame = Frame(
+            library.sweep,
+            ctypes.addressof(launch.numbers),
+            ctypes.addressof(launch.strides),
+            None if self.sources is None else ctypes.addressof(self.sources),
+            launch.groups // launch.parts,
+            launch.parts,
+            launch.steps,
+            launch.batch * launch.parts,
+            None if launch.lengths is None else ctypes.addressof(launch.lengths),
+        )
+        self.where, self._run = ctypes.addressof(self.frame), library.run
+
+    def call(self, addresses: Sequence[int]) -> None:
+        """Run on memory at these addresses, to which the sources point. Without those: of the
+        inputs, outputs, onces and sums, in order."""
+        count = threads.count()
+        team = threads.team() if count > 1 else None
+        at = array("Q", addresses)  # quicker to fill than an array of ctypes
+        if self._run(self.where, at.buffer_info()[0], count if team else 1, team):
+            raise MemoryError("not enough memory for a sweep over time")
+
+
 class Launch:
     """What is the same for all calls with arrays of the same shapes."""
 
     def __init__(self, code: Code, shapes: Shapes, lengths: tuple[int, ...] | None) -> None:
         p, printed = code.program, code.printed
         self.code = code
-        self.frames: dict[Library, tuple[Frame, int]] = {}
+        self.known: dict[Library, Ready] = {}
         self.sizes = solve_sizes(p, code.inputs, shapes)
         counts, batch = layout(dict(zip(code.inputs, shapes, strict=True)), lengths)
         self.groups = max((s[0] for s in shapes), default=1)
@@ -206,28 +248,13 @@ class Launch:
             if port.at is At.CONST and port.name in {*printed.once, *code.after.names}
         ]
 
-    def call(self, library: Library, addresses: Sequence[int]) -> None:
-        """Run on memory at these addresses: of the inputs, outputs, onces and sums, in order."""
-        count = threads.count()
-        team = threads.team() if count > 1 else None
-        at = array("Q", addresses)  # quicker to fill than an array of ctypes
-        _frame, where = self.frames.get(library) or self.frame(library)
-        if library.run(where, at.buffer_info()[0], count if team else 1, team):
-            raise MemoryError("not enough memory for a sweep over time")
-
-    def frame(self, library: Library) -> tuple[Frame, int]:
-        """The Frame for a number format, and its address. It points into this Launch."""
-        frame = Frame(
-            library.sweep,
-            ctypes.addressof(self.numbers),
-            ctypes.addressof(self.strides),
-            self.groups // self.parts,
-            self.parts,
-            self.steps,
-            self.batch * self.parts,
-            None if self.lengths is None else ctypes.addressof(self.lengths),
-        )
-        found = self.frames[library] = frame, ctypes.addressof(frame)
+    def ready(self, library: Library, sources: Sequence[Source] | None = None) -> Ready:
+        """This in a number format; `sources`: where the arrays lie, if not at an address each."""
+        if sources is not None:
+            return Ready(self, library, sources)
+        found = self.known.get(library)
+        if found is None:
+            found = self.known[library] = Ready(self, library, None)
         return found
 
     def run(self, arrays: Sequence[Array], library: Library, numpy: bool) -> list[Array]:
@@ -251,10 +278,8 @@ class Launch:
             constants = self.constants(arrays, held, like)
             onces = [self.once(name, constants[name], numpy) for name in code.printed.once]
             every = [*held, *made[: code.outputs], *onces, *made[code.outputs :]]
-        if numpy:
-            self.call(library, [a.ctypes.data for a in every])
-        else:
-            self.call(library, [a.data_ptr() for a in every])
+        ready = self.ready(library)
+        ready.call([a.ctypes.data if numpy else a.data_ptr() for a in every])
         for k in self.turned[1]:
             made[k] = made[k].swapaxes(0, 1)
         if not code.plain:

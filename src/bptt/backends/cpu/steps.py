@@ -21,7 +21,7 @@ class OneStep:
         launch, library, count = self.launch, self.library, threads.count()
         team = threads.team() if count > 1 else None
         self.alone = team is None
-        _frame, where = launch.frame(library)
+        where = launch.ready(library).where
         self.call = library.open(where, count if team else 1, team)
         if not self.call:
             raise MemoryError("not enough memory for a step")
