@@ -81,9 +81,7 @@ _COMPILED = (torch.float32, torch.float64)
 
 def compiled(x: Tensor) -> bool:
     """Whether there is compiled code for tensors like this, and nobody chose another."""
-    if _chosen[0][0] == "reference":
-        return False
-    return x.dtype in _COMPILED and x.device.type == "cpu"
+    return x.is_cpu and x.dtype in _COMPILED and _chosen[0][0] != "reference"
 
 
 def _kind(x: Tensor) -> str:

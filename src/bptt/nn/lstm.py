@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Unpack, overload
+from typing import Unpack, cast, overload
 
 import torch
 from torch import Tensor
@@ -131,6 +131,10 @@ class LSTM(Stacked):
 
         `resets`, `reset_to` and `return_states`, which gives a third result: see `Recurrent`.
         """
+        if resets is None and return_states is None:
+            quick = self._quick(input, hx)
+            if quick is not None:
+                return cast(tuple[Tensor, Pair], quick)
         call = Call(resets, reset_to, return_states)
         output, (h, c), series = self._run(input, hx, call)
         return (output, (h, c)) if series is None else (output, (h, c), series)

@@ -156,16 +156,19 @@ class Stacked(Engine, nn.RNNBase):
         if self._begin != Begin():  # torch's constructor calls this too
             self._begin_as_asked()
 
+    def _quick(
+        self, input: Tensor | PackedSequence, hx: Sequence[Tensor] | None
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]] | None:
+        """What a call without further options gives, by the short way, where that can be taken."""
+        if self.training and self._options.noisy:
+            return None
+        return self._short.run(self, input, hx, self.state_sizes, self.keep)
+
     def _run(
         self, input: Tensor | PackedSequence, hx: Sequence[Tensor] | None, call: Call
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...], Series | list[Series] | None]:
         """The output, the last value of each state, and the series that `call` asks for. Raises
         what torch's layer raises, and UserError where resets do not fit."""
-        asked = call.resets is not None or call.return_states is not None
-        if not asked and not (self.training and self._options.noisy):
-            quick = self._short.run(self, input, hx, self.state_sizes, self.keep)
-            if quick is not None:
-                return *quick, None
         call.check()
         if isinstance(input, Tensor) and input.dim() not in (2, 3):
             noun = " tensor" if self._scheme.short == "RNN" else ""
@@ -324,8 +327,13 @@ class Alone(Stacked):
         | tuple[Tensor | PackedSequence, Tensor, Series | list[Series]]
     ):
         """As torch's layer: the output, and h_n. Raises what that raises. See `LSTM.forward`."""
+        given = None if hx is None else (hx,)
+        if resets is None and return_states is None:
+            quick = self._quick(input, given)
+            if quick is not None:
+                return quick[0], quick[1][0]
         call = Call(resets, reset_to, return_states)
-        output, (h,), series = self._run(input, None if hx is None else (hx,), call)
+        output, (h,), series = self._run(input, given, call)
         return (output, h) if series is None else (output, h, series)
 
 
