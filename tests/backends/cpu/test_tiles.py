@@ -39,17 +39,17 @@ def unit(flags: str) -> ctypes.CDLL:
     return build.load(HARNESS, flags=("-DBPTT_REAL=float", *flags.split()))
 
 
-def parts(x: Array) -> tuple[list[Array], bool]:
-    """The three parts of numbers, and whether one is infinite."""
+def parts(x: Array, *, cut: bool) -> list[Array]:
+    """The three parts of numbers."""
     x = np.resize(x.astype(np.float32), -(-x.size // 16) * 16)
     found = [np.empty_like(x) for _ in range(3)]
     pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in (x, *found)]
-    infinite = unit(EMULATED).parts(pointers[0], ctypes.c_int64(x.size), *pointers[1:])
-    return found, bool(infinite)
+    unit(EMULATED).parts(int(cut), pointers[0], ctypes.c_int64(x.size), *pointers[1:])
+    return found
 
 
 def product(flags: str, x: Array, w: Array, *, turned: bool = False) -> tuple[Array, bool]:
-    """Twice x @ w on the unit, and whether it says that there is an infinity."""
+    """Twice x @ w on the unit, and whether it says that something is too large."""
     rows, depth = x.shape
     memory = np.full(4 * (depth // 32 + 1) * 3 * 512 + 32, 0x7FC0, np.uint16)
     to, begin = np.empty((rows, WIDE), np.float32), -memory.ctypes.data % 64
@@ -58,8 +58,8 @@ def product(flags: str, x: Array, w: Array, *, turned: bool = False) -> tuple[Ar
     sizes = (ctypes.c_int64(rows), ctypes.c_int64(depth))
     place = ctypes.c_void_p(memory.ctypes.data + begin)
     into = to.ctypes.data_as(ctypes.c_void_p)
-    infinite = unit(flags).product(data[0], *sizes, data[1], int(turned), place, into)
-    return to, bool(infinite)
+    too_large = unit(flags).product(data[0], *sizes, data[1], int(turned), place, into)
+    return to, bool(too_large)
 
 
 def drawn(rows: int, depth: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -74,27 +74,35 @@ def off(got: Array, x: Array, w: Array) -> float:
     return float(np.max(np.abs(got - 2 * (x @ w)) / (2 * np.abs(x) @ np.abs(w))))
 
 
-def test_three_parts_are_the_number(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("cut", [False, True])
+def test_three_parts_are_the_number(cut: bool, rng: np.random.Generator) -> None:
     x = rng.integers(0, 1 << 32, 1 << 16, np.uint32).view(np.float32)
     x = x[np.isfinite(x) & (np.abs(x) > 2.0**-100)]
     x = x[np.abs(x) < 2.0**62]
-    found, infinite = parts(x)
-    assert not infinite
+    found = parts(x, cut=cut)
     assert np.array_equal(sum(a.astype(float) for a in found)[: x.size], x.astype(float))
     for part in found:  # the upper half of a float32 is all of it
         assert not np.any(part.view(np.uint32) & 0xFFFF)
 
 
-@pytest.mark.parametrize("x", [inf, -inf, np.finfo(np.float32).max, -(2.0**62)])
-def test_what_has_no_parts_is_seen(x: float) -> None:
-    assert parts(np.array([1.0, x]))[1]
-
-
-def test_a_nan_is_no_infinity() -> None:
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_nan_has_parts(cut: bool) -> None:
     patterns = np.array([0x7FC00000, 0xFFC00000, 0x7FFFFFFF, 0xFFFFFFFF], np.uint32)
-    (first, second, third), infinite = parts(patterns.view(np.float32))
-    assert not infinite
-    assert np.isnan(first + second + third).all()
+    assert np.isnan(sum(parts(patterns.view(np.float32), cut=cut))).all()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("x", [inf, -inf, np.finfo(np.float32).max, -(2.0**62)])
+def test_what_is_too_large_is_seen(x: float, turned: bool) -> None:
+    """Wherever it stands, also where a NaN stands in the same lane of another row."""
+    for left, place in ((True, (1, 5)), (False, (40, 3)), (False, (17, 20))):
+        for other in (0.0, nan):
+            a, b = np.ones((3, 64)), np.ones((64, WIDE))
+            held = a if left else b
+            held[0, place[1]] = held[2, place[1]] = other
+            assert not product(EMULATED, a, b, turned=turned)[1]
+            held[place] = x
+            assert product(EMULATED, a, b, turned=turned)[1]
 
 
 def flags() -> list[Any]:
@@ -123,8 +131,8 @@ def test_products_are_those_of_float32(
 ) -> None:
     needed(way)
     x, w = drawn(rows, depth, rng)
-    got, infinite = product(way, x, w)
-    assert not infinite
+    got, too_large = product(way, x, w)
+    assert not too_large
     assert off(got, x, w) <= PARTS
     if depth % 32 == 0:
         assert np.array_equal(product(way, x, w, turned=True)[0], got)
@@ -236,7 +244,7 @@ def test_an_infinity_on_tiles_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     """The test above, tested: no infinity is noticed."""
-    planted(tmp_path, monkeypatch, "tiles.h", "0x7f800000u - 0x5e800000u", "0u")
+    planted(tmp_path, monkeypatch, "tiles.h", "TOO_LARGE 0x1p62f", "TOO_LARGE NAN")
     assert [where for where in PLACES if astray(where, rng)] == list(PLACES)
 
 

@@ -5,17 +5,16 @@
 
 EXPORT int there(void) { return tiles_allowed(); }
 
-/* The parts of the numbers at x, `n` of them, a multiple of 16; and whether one is infinite. */
-EXPORT int parts(const real *x, i64 n, real *first, real *second, real *third) {
-    I infinite = (I){0};
+/* The parts of the numbers at x, `n` of them, a multiple of 16. */
+EXPORT void parts(int cut, const real *x, i64 n, real *first, real *second, real *third) {
     for (i64 k = 0; k < n; k += LANES) {
         U part[3];
-        infinite |= parts_of(v_load(x + k), part);
+        if (cut) parts_of(1, v_load(x + k), part);
+        else parts_of(0, v_load(x + k), part);
         v_store(first + k, (V)part[0]);
         v_store(second + k, (V)part[1]);
         v_store(third + k, (V)part[2]);
     }
-    return any(infinite);
 }
 
 /* to [rows, NR] = x [rows, depth] w [depth, NR]; `turned`: x is [depth, rows] and depth a multiple of
@@ -24,10 +23,10 @@ EXPORT int product(const real *x, i64 rows, i64 depth, const real *w, int turned
     const i64 blocks = (depth + TILE_DEPTH - 1) / TILE_DEPTH, apart = blocks * LEFT_BLOCK;
     const i64 top = rows > TILE_ROWS ? (rows + 1) / 2 : rows;
     half *panel = memory + 2 * apart;
-    I infinite = (I){0};
+    V most = v_set(0);
     int other = 0;
     for (i64 r = 0; r < rows && !turned; r++)
-        infinite |= split_row(x + r * depth, depth, memory + (r < top ? r : r - top) * TILE_DEPTH + (r < top ? 0 : apart));
+        most = split_row(x + r * depth, depth, memory + (r < top ? r : r - top) * TILE_DEPTH + (r < top ? 0 : apart), most);
     for (i64 block = 0; block < blocks; block++) {
         real wide[TILE_DEPTH * NR] __attribute__((aligned(64))) = {0};
         const i64 deep = depth - block * TILE_DEPTH < TILE_DEPTH ? depth - block * TILE_DEPTH : TILE_DEPTH;
@@ -45,5 +44,5 @@ EXPORT int product(const real *x, i64 rows, i64 depth, const real *w, int turned
     multiply_tiles(memory, apart, rows, panel, blocks, 0, 0, to, NR);
     multiply_tiles(memory, apart, rows, panel, blocks, to, NR, to, NR); /* and twice */
     T_RELEASE();
-    return any(infinite) | other;
+    return too_large(most) | other;
 }

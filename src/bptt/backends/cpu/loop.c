@@ -196,7 +196,8 @@ static void run_call(Call *c, real *const *at) {
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* One sweep on memory at `at`: an address for each port, or for each base of a source. Gives 1 where there is not enough memory. */
+/* One sweep on memory at `at`: an address for each port, or for each base of a source. Gives 1 where
+ * there is not enough memory. */
 EXPORT int bptt_run(const Frame *f, real *const *at, int threads, const Team *team) {
     Call *c = open_call(f, threads, team);
     if (!c) return 1;

@@ -97,18 +97,18 @@ static i64 lot_at(const Part *part, i64 lot) {
     return part->low + at_most(lot * part->each, part->rows - part->each);
 }
 
-/* Rows of a lot, as blocks of operands. Gives whether there is an infinity. */
+/* Rows of a lot, as blocks of operands. Gives whether there is one too large. */
 static int split_rows(const Call *c, const Gemm *g, const View *view, i64 low, i64 rows, half *to) {
     const i64 top = rows > TILE_ROWS ? (rows + 1) / 2 : rows, apart = c->blocks[g->packed] * LEFT_BLOCK;
-    I infinite = (I){0};
+    V most = v_set(0);
     for (int k = 0; k < g->operands; k++) {
         const i64 width = key_width(c, g->keys + k);
         for (i64 r = 0; r < rows; r++)
-            infinite |= split_row(view[k].at + (low + r) * view[k].row, width,
-                                  to + (r < top ? r : r - top) * TILE_DEPTH + (r < top ? 0 : apart));
+            most = split_row(view[k].at + (low + r) * view[k].row, width,
+                             to + (r < top ? r : r - top) * TILE_DEPTH + (r < top ? 0 : apart), most);
         to += (width + TILE_DEPTH - 1) / TILE_DEPTH * LEFT_BLOCK;
     }
-    return any(infinite);
+    return too_large(most);
 }
 
 /* The operands of all products on tiles. Gives whether all of them are there. */

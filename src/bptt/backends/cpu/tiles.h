@@ -7,7 +7,7 @@
  * 64 bytes, and three times the speed of float32 vectors at the same accuracy (docs/accuracy.md).
  *
  * An infinity has no such parts, and those of numbers from 2^62 on may overflow: where one is met (all
- * of them are called infinite below) products are worked out with vectors. Parts below the smallest
+ * of them are too large) products are worked out with vectors. Parts below the smallest
  * normal number count as zero, as results do within a sweep.
  *
  * With -DBPTT_TILES=2 the unit is emulated, on any machine: for tests.
@@ -41,9 +41,12 @@ enum {
     MOST_ROWS = 2 * TILE_ROWS,     /* rows that are multiplied at once */
 };
 
-static int any(I mask) {
+#define TOO_LARGE 0x1p62f /* for parts: products of them may overflow against each other */
+
+/* Whether one of `most`, of sizes of numbers, is too large. NaN are none of them. */
+static int too_large(V most) {
     int found = 0;
-    for (int k = 0; k < LANES; k++) found |= mask[k] != 0;
+    for (int k = 0; k < LANES; k++) found |= most[k] >= TOO_LARGE;
     return found;
 }
 
@@ -206,61 +209,59 @@ static __attribute__((noinline)) void multiply_tiles(const half *a, i64 apart, i
     else tiles_of(0, 0, a, apart, rows, panel, blocks, first, step, to, down);
 }
 
-/* The three parts of x, each in the upper halves of the lanes. Gives the lanes that are too large for
- * them: infinite, or from 2^62 on, where products of parts may overflow against each other. */
-INL I parts_of(V x, U part[3]) {
+/* The three parts of x, each in the upper halves of the lanes. With `cut` they are rounded toward zero,
+ * which is faster; a product may have one such operand, or what it leaves out would add up. */
+INL void parts_of(const int cut, V x, U part[3]) {
     const U half_up = {BPTT_EACH(0x8000u)}, upper = {BPTT_EACH(0xffff0000u)};
-    part[0] = ((U)x + half_up) & upper;
+    part[0] = (cut ? (U)x : (U)x + half_up) & upper;
     V rest = x - (V)part[0];
-    part[1] = ((U)rest + half_up) & upper;
+    part[1] = (cut ? (U)rest : (U)rest + half_up) & upper;
     part[2] = (U)(rest - (V)part[1]); /* what is left has 8 bits */
-    const U size = (U)x & (U){BPTT_EACH(0x7fffffffu)};
-    return size - (U){BPTT_EACH(0x5e800000u)} <= (U){BPTT_EACH(0x7f800000u - 0x5e800000u)};
 }
 
 typedef U Pairs __attribute__((may_alias));
 
 /* Operands k and k + 16 of a block stand side by side in a tile: 16 pairs of those in `low` and
- * `high`, the three parts TILE_HALVES apart. Gives the lanes with an infinity. */
-INL I split_pairs(V low, V high, half *to) {
+ * `high`, the three parts TILE_HALVES apart. Gives the larger of `most` and their sizes. */
+INL V split_pairs(const int cut, V low, V high, half *to, V most) {
     U first[3], second[3];
-    const I infinite = parts_of(low, first) | parts_of(high, second);
+    parts_of(cut, low, first);
+    parts_of(cut, high, second);
     UNROLL for (int part = 0; part < 3; part++)
         *(Pairs *)(to + part * TILE_HALVES) = first[part] >> 16 | second[part];
-    return infinite;
+    return v_at_least(v_at_least(most, v_abs(low)), v_abs(high));
 }
 
 /* A row of operands, `count` of them from x on, as rows of the tiles at `to`. */
-INL I split_row(const real *x, i64 count, half *to) {
-    I infinite = (I){0};
+INL V split_row(const real *x, i64 count, half *to, V most) {
     for (; count >= TILE_DEPTH; count -= TILE_DEPTH, x += TILE_DEPTH, to += LEFT_BLOCK)
-        infinite |= split_pairs(v_load(x), v_load(x + LANES), to);
+        most = split_pairs(1, v_load(x), v_load(x + LANES), to, most);
     if (count > LANES)
-        infinite |= split_pairs(v_load(x), v_load_n(x + LANES, (int)(count - LANES)), to);
+        most = split_pairs(1, v_load(x), v_load_n(x + LANES, (int)(count - LANES)), to, most);
     else if (count > 0)
-        infinite |= split_pairs(v_load_n(x, (int)count), v_set(0), to);
-    return infinite;
+        most = split_pairs(1, v_load_n(x, (int)count), v_set(0), to, most);
+    return most;
 }
 
-/* TILE_DEPTH rows of a panel, NR wide, as its block. Gives whether one of them is infinite. */
+/* TILE_DEPTH rows of a panel, NR wide, as its block. Gives whether one of them is too large. */
 static int split_panel(const real *rows, half *to) {
-    I infinite = (I){0};
+    V most = v_set(0);
     for (int k = 0; k < 16; k++, rows += NR, to += TILE_DEPTH) {
-        infinite |= split_pairs(v_load(rows), v_load(rows + 16 * NR), to);
-        infinite |= split_pairs(v_load(rows + LANES), v_load(rows + LANES + 16 * NR), to + LEFT_BLOCK);
+        most = split_pairs(0, v_load(rows), v_load(rows + 16 * NR), to, most);
+        most = split_pairs(0, v_load(rows + LANES), v_load(rows + LANES + 16 * NR), to + LEFT_BLOCK, most);
     }
-    return any(infinite);
+    return too_large(most);
 }
 
 /* TILE_DEPTH rows of 16 numbers, turned: a block of 16 rows of operands. */
 static int split_turned(const real *rows, half *to) {
     half pairs[LEFT_BLOCK] __attribute__((aligned(64)));
-    I infinite = (I){0};
+    V most = v_set(0);
     for (int k = 0; k < 16; k++, rows += TILE_ROWS)
-        infinite |= split_pairs(v_load(rows), v_load(rows + 16 * TILE_ROWS), pairs + k * TILE_DEPTH);
+        most = split_pairs(1, v_load(rows), v_load(rows + 16 * TILE_ROWS), pairs + k * TILE_DEPTH, most);
     for (int part = 0; part < 3; part++)
         turn((const real *)(pairs + part * TILE_HALVES), LANES, (real *)(to + part * TILE_HALVES), LANES);
-    return any(infinite);
+    return too_large(most);
 }
 #else /* what is never called */
 static int tiles_allowed(void) { return 0; }
@@ -270,7 +271,7 @@ INL void multiply_tiles(const half *a, i64 apart, i64 rows, const half *panel, i
                         const real *first, i64 step, real *to, i64 down) {
     (void)a, (void)apart, (void)rows, (void)panel, (void)blocks, (void)first, (void)step, (void)to, (void)down;
 }
-INL I split_row(const real *x, i64 count, half *to) { return (void)x, (void)count, (void)to, (I){0}; }
+INL V split_row(const real *x, i64 count, half *to, V most) { return (void)x, (void)count, (void)to, most; }
 INL int split_panel(const real *rows, half *to) { return (void)rows, (void)to, 0; }
 INL int split_turned(const real *rows, half *to) { return (void)rows, (void)to, 0; }
 #endif
