@@ -28,6 +28,8 @@ from bptt.bench.problems import (
 from bptt.errors import UserError
 
 STOCK = "lstm"  # the cell of nn.LSTM
+GATES = "ifgo"  # as nn.LSTM stacks them
+STACKED = {"weight_ih": "W", "weight_hh": "U", "bias_ih": "b"}  # and what the cells call them
 
 
 class Unavailable(Exception):
@@ -76,15 +78,15 @@ class Side:
 
 
 def ours(**options: str | None) -> Side:
-    """Our layers: `bptt.nn.LSTM` for the stock cell, else `Recurrent`. `options` go to them."""
+    """Our layers: `bptt.nn.LSTM` for cells that fit it, else `Recurrent`. `options` go to them."""
 
     def prepare(problem: Problem, how: How) -> Ready:
-        if problem.cell == STOCK:
-            from bptt.nn import LSTM
+        from bptt.nn import LSTM
 
-            layer = _load_stacked(made(LSTM, *problem.shape[2:], **options), problem, how)
-            whole = _like_lstm
-        else:
+        try:
+            layer = made(LSTM, *problem.shape[2:], cell=problem.cell, **options)
+            layer, whole = _load_stacked(layer, problem, how), _like_lstm
+        except UserError:  # it has other gates or states than torch's layer
             layer = _load(single_layer(problem.cell, problem.shape, **options), problem, how)
             whole = _recurrent
         return (_our_steps if how.mode == STEPPER else whole)(layer, problem, how)
@@ -152,17 +154,28 @@ def _load(module: Any, problem: Problem, how: How, weights: Any = None) -> Any:
 
 
 def _load_stacked(module: Any, problem: Problem, how: How) -> Any:
-    """A module with nn.LSTM's parameters, or nn.LSTMCell's, holding the stock cell's numbers."""
-    W, U, b = BODIES[STOCK].stacked(problem.weights)
-    values = {"weight_ih": W, "weight_hh": U, "bias_ih": b, "bias_hh": np.zeros_like(b)}
-    return _load(module, problem, how, values)
+    """A module with nn.LSTM's parameters, or nn.LSTMCell's, holding the cell's numbers. What it has
+    beside those is its own."""
+    own = dict(problem.weights)
+    values = {
+        torchs: np.concatenate([own.pop(f"{letter}_{gate}") for gate in GATES])
+        for torchs, letter in STACKED.items()
+    }
+    zero = np.zeros_like(values["bias_ih"])
+    return _load(module, problem, how, {**values, "bias_hh": zero, **own})
 
 
 def _split_stacked(grads: Mapping[str, Any]) -> Pairs:
     """Gradients of nn.LSTM's parameters by the cell's names; both biases have one gradient."""
-    W, U, b, again = grads.values()
-    body = BODIES[STOCK]
-    return body.parts(W, U, b) + body.parts(W, U, again)[-len(body.gates) :]
+    found: Pairs = []
+    for name, grad in grads.items():
+        name = name.removesuffix(TAIL)
+        letter = STACKED.get(name.replace("bias_hh", "bias_ih"))
+        parts = np.split(grad, len(GATES)) if letter else ()
+        found += [(f"{letter}_{gate}", part) for gate, part in zip(GATES, parts, strict=False)]
+        if not letter:
+            found.append((name, grad))
+    return found
 
 
 # --- one step after the other -------------------------------------------------------------------

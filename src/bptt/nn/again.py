@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from bptt.nn.backend import readable
 from bptt.nn.trained import Forward
-
-PLAIN = (nn.Parameter, Tensor)
 
 
 class Again(NamedTuple):
@@ -49,15 +48,12 @@ class Again(NamedTuple):
             if len(states) != len(starts):
                 return None
             for s, like in zip(states, starts, strict=True):
-                if type(s) not in PLAIN or s.shape != like.shape:
+                if not isinstance(s, Tensor) or s.shape != like.shape:
                     return None
             starts = states
             read += states
-        for p in read:
-            if type(p) not in PLAIN or p.dtype is not dtype or not p.is_contiguous():
-                return None
-            if p.is_neg() or not p.is_cpu:
-                return None
+        if not readable(read, dtype):
+            return None
         output = x.new_empty(at.outs[0])
         finals = [torch.empty_like(s) for s in starts]
         all = (*read[:count], *zeros, *starts, output, *finals)

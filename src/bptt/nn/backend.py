@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bptt.backends import cpu, reference
 from bptt.errors import UserError
@@ -82,6 +82,19 @@ _COMPILED = (torch.float32, torch.float64)
 def compiled(x: Tensor) -> bool:
     """Whether there is compiled code for tensors like this, and nobody chose another."""
     return x.is_cpu and x.dtype in _COMPILED and _chosen[0][0] != "reference"
+
+
+PLAIN = (nn.Parameter, Tensor)
+
+
+def readable(tensors: Iterable[Tensor | None], dtype: torch.dtype) -> bool:
+    """Whether compiled code can read all of these where they lie: ordinary tensors of a format."""
+    for t in tensors:
+        if t is None or type(t) not in PLAIN or t.dtype is not dtype:
+            return False
+        if not t.is_contiguous() or t.is_neg() or not t.is_cpu:
+            return False
+    return True
 
 
 def _kind(x: Tensor) -> str:

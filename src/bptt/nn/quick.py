@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
-from bptt.nn.again import PLAIN, Again
-from bptt.nn.backend import compiled
+from bptt.nn.again import Again
+from bptt.nn.backend import PLAIN, compiled, readable
 from bptt.nn.batches import Batch
 from bptt.nn.layout import Layout
 from bptt.nn.run import transformed
@@ -152,7 +152,7 @@ class Quick:
         held = {**layer._buffers, **layer._parameters}
         first = next((p for p in held.values() if p is not None), None)
         for name in (*self.names, *self.learned):
-            if first is None or not _read(held.get(name), first.dtype):
+            if first is None or not readable([held.get(name)], first.dtype):
                 return f"{name} is no plain parameter"
         return None
 
@@ -164,9 +164,9 @@ class Quick:
             p = params.get(name)
             if p is None:
                 p = buffers.get(name)
-            if not _read(p, dtype):
-                return None  # parametrized, for instance: it is worked out when it is read
             values.append(p)
+        if not readable(values, dtype):
+            return None  # parametrized, for instance: it is worked out when it is read
         if self.zeros:
             values += self._filled(dtype, 0, (0.0,), [(self.zeros,)])
         return values
@@ -261,11 +261,6 @@ def _refusal(layout: Layout) -> str | None:
     )
     state = next(begun, None)
     return None if state is None else f"the cell begins `{state}` from a parameter"
-
-
-def _read(p: Any, dtype: torch.dtype) -> bool:
-    """Whether compiled code can read a parameter where it lies."""
-    return _fits(p, dtype) and p.is_contiguous()
 
 
 def _fits(x: Any, dtype: torch.dtype) -> bool:

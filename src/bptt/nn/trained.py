@@ -15,6 +15,7 @@ from torch import Tensor
 from bptt.backends.cpu.run import Ready, Source, code_of
 from bptt.errors import UserError
 from bptt.ir.ports import At
+from bptt.nn.backend import readable
 from bptt.nn.run import plain, run
 from bptt.nn.sweep import From, sweep_of
 
@@ -317,9 +318,8 @@ class _Trained(torch.autograd.Function):
         lengths: Lengths = ctx.lengths
         needs, saved = ctx.needs_input_grad[2:], ctx.saved_tensors  # which may be read once only
         given, outs = saved[: len(needs)], saved[len(needs) :]
-        some = [*saved, *(g for g in grads if g is not None)]
-        alike = all(t.is_contiguous() and t.dtype is some[0].dtype for t in saved)
-        if not torch.is_grad_enabled() and alike and plain(some):
+        seeds = [g for g in grads if g is not None]
+        if not torch.is_grad_enabled() and readable(saved, given[0].dtype) and plain(seeds):
             found = way.backward(given, outs, lengths, grads, needs)
             if found is not None:
                 return None, None, *found
