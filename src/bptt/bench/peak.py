@@ -41,7 +41,7 @@ __attribute__((visibility("default"))) long bptt_peak(long steps, float x, float
   if (!tiles_allowed()) return 0;
   for (int k = 0; k < TILE_DEPTH; k++) row[k] = x;
   for (int k = 0; k < TILE_DEPTH * NR; k++) panel[k] = y;
-  for (int r = 0; r < TILE_ROWS; r++) split_row(row, TILE_DEPTH, a + r * TILE_DEPTH);
+  for (int r = 0; r < TILE_ROWS; r++) split_row(row, TILE_DEPTH, a + r * TILE_DEPTH, v_set(0));
   split_panel(panel, b);
   shape_tiles(MOST_ROWS);
   T_LOAD(4, a, 64);
