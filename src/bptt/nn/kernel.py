@@ -16,16 +16,20 @@ Maybe = Sequence[Tensor | None]
 
 
 def kernel(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
-    """Run `sweep` on a backend. Raises UserError where shapes do not fit."""
+    """Run `sweep` on a backend; what comes out may lie in another order than its shape says, and
+    be a view. Raises UserError where shapes do not fit."""
     lengths = None if batch_sizes is None else cast(list[int], batch_sizes.tolist())
     sweep.output_shapes(tuple([x.shape for x in tensors]), lengths is not None)
     device = tensors[0].device.type
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
-            found = execute(sweep.program, tensors, lengths)
-    else:
-        found = execute(sweep.program, tensors, lengths)
-    return [y.contiguous() for y in found]  # as graphs were told, and no views
+            return execute(sweep.program, tensors, lengths)
+    return execute(sweep.program, tensors, lengths)
+
+
+def in_order(found: Tensors) -> list[Tensor]:
+    """The same as graphs were told that it lies, and no views."""
+    return [y.contiguous() for y in found]
 
 
 def fed(wiring: Wiring, saved: Tensors, seeds: Maybe) -> list[Tensor]:

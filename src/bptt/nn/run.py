@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 from bptt.errors import UserError
 from bptt.ir.ports import At
 from bptt.ir.program import Program
-from bptt.nn.kernel import Maybe, Tensors, fed, floating, kernel, shared
+from bptt.nn.kernel import Maybe, Tensors, fed, floating, in_order, kernel, shared
 from bptt.nn.operators import operated
 from bptt.nn.scanned import scanned
 from bptt.nn.shapes import output_shapes
@@ -124,7 +124,8 @@ def _full(
     keep = keep if _derived_from(tensors) else None
     if keep == "sqrt" and detect_fake_mode() is not None and not _transforming():
         return windowed(sweep, tensors, batch_sizes)
-    return _keeping(keep, _Run, sweep, tensors, batch_sizes)
+    # samples of a vmap run as one batch, and what is kept of them stays as it lies
+    return in_order(_keeping(keep, _Run, sweep, tensors, batch_sizes))
 
 
 def _transforming() -> bool:
@@ -145,7 +146,7 @@ def _derived_from(tensors: Tensors) -> bool:
 
 
 def _op(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tensor]:
-    return kernel(sweep_of(program), xs, batch_sizes)
+    return in_order(kernel(sweep_of(program), xs, batch_sizes))
 
 
 def _shapes(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bptt.ir.ports import At, Port
-from bptt.nn.kernel import fed, floating, kernel, shared
+from bptt.nn.kernel import fed, floating, in_order, kernel, shared
 from bptt.nn.shapes import output_shapes
 from bptt.nn.sweep import Sweep, sweep_of
 from bptt.nn.windows import in_windows, windows_of
@@ -69,7 +69,7 @@ def _forward(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list
         found.append(floating(xs).new_zeros(shape))
         for into, states in zip(found[-1], begun[:: sweep.program.dir], strict=False):
             into[:, : states[k].shape[1]] = states[k]
-    return found
+    return in_order(found)
 
 
 def _forward_shapes(program: str, xs: list[Tensor], batch_sizes: Tensor | None) -> list[Tensor]:
@@ -156,7 +156,7 @@ def _backward(
             else:
                 sums[port][:, n] += grad
     each = {**{p: torch.cat(gs, 1) for p, gs in made.items()}, **carry, **sums}
-    return [each[p] for p, want in zip(sweep.inputs, wanted, strict=True) if want]
+    return in_order([each[p] for p, want in zip(sweep.inputs, wanted, strict=True) if want])
 
 
 def _of(carry: dict[Port, Tensor], port: Port, n: slice) -> Tensor | None:

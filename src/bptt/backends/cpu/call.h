@@ -107,6 +107,7 @@ typedef struct {
     i64 window; /* the first row of the window */
     i64 shaped; /* rows that the tiles are shaped for */
     i64 part;   /* whose sums are worked out */
+    i64 b0, b1; /* its sequences in this window, where threads divide those */
     char *own, *block; /* `block`: where the rows of a block lie, another's if all work on them */
 } Thread;
 

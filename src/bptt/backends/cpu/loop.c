@@ -101,6 +101,8 @@ static void work(void *data) {
                 run_group(t, s->before + k, c->offset[first], c->offset[last], n > 0);
                 wait_for_all(t);
             }
+            t->b0 = first_sequence(c, first, last, t->me, t->of);
+            t->b1 = first_sequence(c, first, last, t->me + 1, t->of);
             for (i64 m = 0; m < last - first && s->loop_count; m++) {
                 i64 step = s->dir > 0 ? first + m : last - 1 - m, run = c->first_run[step];
                 run_step(t, s->loop, s->loop_count, c->stepwise + run,

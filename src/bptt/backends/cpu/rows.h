@@ -11,10 +11,26 @@ static void columns_of(const Thread *t, i64 width, i64 *c0, i64 *c1) {
     *c1 = at_most(width, share(panels, t->me + 1, t->of) * NR);
 }
 
+/* The first of the k-th share of the sequences within steps `first` to `last`: where they are of
+ * several lengths each share has as many steps there, not as many sequences. */
+static i64 first_sequence(const Call *c, i64 first, i64 last, int k, int of) {
+    if (!c->counts || k == 0 || k == of) return share(c->batch, k, of);
+    const i64 before = share(c->offset[last] - c->offset[first], k, of);
+    i64 low = 0, high = c->batch;
+    while (low < high) {
+        const i64 middle = (low + high) / 2;
+        i64 steps = 0;
+        for (i64 t = first; t < last; t++) steps += at_most(c->counts[t], middle);
+        if (steps < before) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
 /* Phases on the runs of one step, or of an end of the sequences. */
 static void run_step(Thread *t, int first, int count, const Run *runs, i64 run_count, int alone) {
     const Call *c = t->call;
-    const i64 b0 = share(c->batch, t->me, t->of), b1 = share(c->batch, t->me + 1, t->of);
+    const i64 b0 = t->b0, b1 = t->b1;
     for (int k = 0; k < count; k++) {
         const Phase *p = c->sweep->phase + first + k;
         i64 c0 = 0, c1 = c->size[p->space];

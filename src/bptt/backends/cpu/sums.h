@@ -148,8 +148,7 @@ static void times_across(Thread *t, const Sum *m, int k, i64 i, i64 n, const voi
             multiply_tiles(left, m->blocks * LEFT_BLOCK, n, (const half *)panel, m->blocks, more ? at : 0, step,
                            at, step);
             panel = (const real *)((const half *)panel + m->blocks * RIGHT_BLOCK);
-        } else
-        {
+        } else {
             multiply_columns[n](left, m->k1 - m->k0, panel, at, step, more);
             panel += KC * NR;
         }
@@ -217,8 +216,9 @@ static int sum_share(Thread *t, const Sum *m, i64 most, i64 low, i64 high, unsig
     return over;
 }
 
-/* Of rows `first` to `last` (of a part); `more`: added to what is there. */
-static void sum_over_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more) {
+/* Of rows `first` to `last` (of a part), the columns of thread `me` of so many; `more`: added to what is
+ * there. */
+static void sum_over_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int me, int of, int more) {
     const Call *c = t->call;
     Sum m = {.g = g, .more = more};
     m.runs = time_runs(c, g, &m.count);
@@ -227,7 +227,7 @@ static void sum_over_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int
     const i64 groups = at_least(1, (panels + ACROSS - 1) / ACROSS);
     i64 parts = 0;
     for (int k = 0; k < g->left_count; k++) parts += (key_width(c, g->left + k) + most - 1) / most;
-    const i64 low = share(parts, t->me, t->of), high = share(parts, t->me + 1, t->of);
+    const i64 low = share(parts, me, of), high = share(parts, me + 1, of);
     unsigned char left[high - low + 1];
     for (m.k0 = first; m.k0 == first || m.k0 < last; m.k0 += KC, m.more = 1) {
         m.k1 = at_most(last, m.k0 + KC);
@@ -246,7 +246,13 @@ static void sum_over_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int
 /* Of rows `first` to `last` of all. */
 static void run_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more) {
     const i64 parts = t->call->parts;
-    for (t->part = 0; t->part < parts; t->part++) sum_over_time(t, g, first / parts, last / parts, more);
+    if (parts == 1) {
+        sum_over_time(t, g, first, last, t->me, t->of, more);
+        return;
+    }
+    const i64 end = share(parts, t->me + 1, t->of);
+    for (t->part = share(parts, t->me, t->of); t->part < end; t->part++)
+        sum_over_time(t, g, first / parts, last / parts, 0, 1, more);
     t->part = 0;
 }
 
