@@ -1,7 +1,7 @@
 /* Products of float32 on a processor's matrix unit, which multiplies bfloat16 and adds up in float32.
  *
  * A float32 is the exact sum of three bfloat16 of 8 bits each: x = x0 + x1 + x2. Of the nine
- * products of two such sums, six are worked out; the other three are no larger than the rounding of
+ * products of two such sums, six are worked out; the other three are about the rounding of
  * a float32 product. As in Henry, Tang and Heinecke, "Leveraging the bfloat16 artificial intelligence
  * datatype for higher-precision computations" (2019). On x86 this is AMX: eight tiles of 16 rows of
  * 64 bytes, and three times the speed of float32 vectors at the same accuracy (docs/accuracy.md).
