@@ -140,7 +140,9 @@ def train(mistake: str, layers: int, cell: str) -> None:
 
 def _trainer(text: Text, layers: int, mistake: str | None = None, cell: str = USUAL) -> Trainer:
     """A run as `bptt train` makes it; with a mistake, from the same weights."""
-    trainer = Trainer(text, cell, Config(hidden=HIDDEN, layers=layers), Budget(steps=STEPS))
+    trainer = Trainer(
+        text, cell, Config(hidden=HIDDEN, layers=layers, dropout=0.1), Budget(steps=STEPS)
+    )
     if mistake is not None:
         model = trainer.model
         model.recurrent = Mistaken(model.recurrent, literal=mistake == "literal")

@@ -113,6 +113,8 @@ def test_a_signal_saves_and_stops(number: signal.Signals) -> None:
         (["rhyme.txt", "--minutes", "0"], "cannot last 0 minutes"),
         (["rhyme.txt", "--minutes", "nan"], "cannot last nan minutes"),
         (["rhyme.txt", "--hidden", "99999"], "hidden must lie between"),
+        (["rhyme.txt", "--dropout", "1"], "dropout must lie between"),
+        (["rhyme.txt", "--dropout", "nan"], "dropout must lie between"),
         (["rhyme.txt", "--steps", "1", "--cell", "no-such-cell"], "no-such-cell"),
         (["rhyme.txt", "--steps", "1", "--cell", "ode_lstm"], "input dt"),
         (["--resume"], "there is no run"),
@@ -179,7 +181,16 @@ def test_a_terminal_gets_one_live_line() -> None:
 
 def test_help_and_imports_are_light() -> None:
     help = CliRunner().invoke(train, ["--help"]).output
-    for option in ("--cell", "--minutes", "--steps", "--hidden", "--layers", "--seed", "--out"):
+    for option in (
+        "--cell",
+        "--minutes",
+        "--steps",
+        "--hidden",
+        "--layers",
+        "--dropout",
+        "--seed",
+        "--out",
+    ):
         assert option in help
     assert "[TEXT]" in help
     assert "--resume [RUN]" in help

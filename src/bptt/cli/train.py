@@ -25,8 +25,9 @@ INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 @click.option("--cell", help="The cell: a name, a file, or its text.  [default: lstm]")
 @click.option("--minutes", type=float, help="Train for so long.  [default: 5]")
 @click.option("--steps", type=click.IntRange(1), help="Train for so many updates instead.")
-@click.option("--hidden", type=click.IntRange(1), help="Width of the cell.  [default: 256]")
+@click.option("--hidden", type=click.IntRange(1), help="Width of the cell.  [default: 320]")
 @click.option("--layers", type=click.IntRange(1), help="Layers of cells.  [default: 1]")
+@click.option("--dropout", type=float, help="Share of a cell's outputs to drop.  [default: 0.25]")
 @click.option("--seed", type=click.IntRange(0), help="Where chance begins.  [default: 1]")
 @click.option("--out", metavar="DIR", help="The run's folder.  [default: a new one in runs/]")
 @click.option(
@@ -88,6 +89,7 @@ def _new(
     kind: Any,
     cell: str | None,
     out: str | None,
+    dropout: float | None,
     **sizes: int | None,
 ) -> tuple[Trainer, Path]:
     """A run from its beginning, and its folder."""
@@ -97,7 +99,8 @@ def _new(
     from bptt.tasks.training import Trainer
 
     try:
-        config = Config(**{name: size for name, size in sizes.items() if size is not None})
+        given = {name: size for name, size in sizes.items() if size is not None}
+        config = Config(**given) if dropout is None else Config(**given, dropout=dropout)
     except ValueError as error:
         raise UserError(str(error), help="`bptt train --help` shows the defaults") from None
     text = (

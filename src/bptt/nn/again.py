@@ -20,7 +20,8 @@ class Again(NamedTuple):
     """Calls on a dense batch of one shape and number format.
 
     `params`: names and shapes of what it reads of a layer, with the `zeros` that stand for others.
-    `starts`: the states to begin with where none are given.
+    `starts`: the states to begin with where none are given. `short`: the output is no longer than
+    the first of them.
     """
 
     at: Forward
@@ -28,12 +29,13 @@ class Again(NamedTuple):
     params: Sequence[tuple[str, torch.Size]]
     zeros: Sequence[Tensor]
     starts: Sequence[Tensor]
+    short: bool
 
     def run(
         self, layer: Any, x: Tensor, states: Sequence[Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         """The output and the last states; None where anything is not as it was."""
-        at, dtype, params, zeros, starts = self
+        at, dtype, params, zeros, starts, short = self
         own, buffers = layer._parameters, layer._buffers
         read = [x]
         for name, shape in params:
@@ -54,7 +56,7 @@ class Again(NamedTuple):
             read += states
         if not readable(read, dtype):
             return None
-        output = x.new_empty(at.outs[0])
+        output = torch.empty_like(starts[0]) if short else x.new_empty(at.outs[0])
         finals = [torch.empty_like(s) for s in starts]
         all = (*read[:count], *zeros, *starts, output, *finals)
         at.ready.call([t.data_ptr() for t in all])

@@ -141,7 +141,8 @@ class Quick:
         if len(self.again) > 16:
             self.again.clear()
         at = way.at(x, params, starts, None, longer=False)
-        self.again[x.shape] = Again(at, x.dtype, known, params[len(names) :], starts)
+        short = bool(starts) and starts[0].shape == at.outs[0]
+        self.again[x.shape] = Again(at, x.dtype, known, params[len(names) :], starts, short)
 
     def obstacle(self, layer: nn.Module) -> str | None:
         """Why a call of `layer` with plain tensors of its own kind would go the long way."""
