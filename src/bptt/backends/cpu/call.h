@@ -3,6 +3,11 @@
 #define BPTT_CALL_H
 
 #include <sched.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#endif
 
 #include "tiles.h"
 
@@ -23,7 +28,7 @@ enum {
     ACROSS = (1 << 20) / (KC * NR * (i64)sizeof(real)), /* panels that stay in the second-level cache */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
     CACHED = 3 << 19,     /* bytes of a matrix packed for tiles that stay in the second-level cache */
-#ifdef BPTT_TEST /* memory is NaN at first, the smallest call is shared out, and windows are short */
+#ifdef BPTT_TEST /* memory is NaN at first, the smallest call is shared out, windows are short, who waits sleeps */
     ALONE = 0,
     AHEAD_BYTES = 0,
     SUM_ROWS = 1,
@@ -32,6 +37,7 @@ enum {
     LEAST_ROWS = 1,
     LEAST_SPREAD = 1,
     LEAST_SUMS = 1,
+    SPINS = 1,
 #else
     ALONE = 1 << 17,       /* multiplications for which it does not pay to wake a thread */
     AHEAD_BYTES = 3 << 17, /* of what is worked out around the loop, for each thread ... */
@@ -41,6 +47,7 @@ enum {
     LEAST_ROWS = 8,        /* rows for which tiles are faster than vectors, ... */
     LEAST_SPREAD = 24,     /* ... where the matrix comes from the last cache in each step, ... */
     LEAST_SUMS = 512,      /* ... and in all, for sums over time: the unit has to wake up */
+    SPINS = 2000,          /* that a thread waits for another, some 50 microseconds, before it sleeps */
 #endif
     ROWS_EACH = 8,        /* sequences that a thread must have for its share to be by sequences */
     CACHE = 1 << 20,      /* bytes of panels that one thread may read again in each step */
@@ -97,6 +104,7 @@ typedef struct {
     int one_runs;       /* the loop's phases need nothing of another thread's columns */
     int turn;           /* which way one row goes through its matrices */
     int threads;
+    int sleepers;       /* threads that wait for another so long that they sleep */
     const Team *team;
     Flag flag[MOST_THREADS];
 } Call;
@@ -111,15 +119,43 @@ typedef struct {
     char *own, *block; /* `block`: where the rows of a block lie, another's if all work on them */
 } Thread;
 
+/* Sleep until another thread has come to its turn, or for a while. Who waits by yielding keeps a core
+ * busy, and the one that it waits for may stand in line behind another process. */
+static void sleep_at(Call *c, int k, int seen) {
+#if defined(__linux__)
+    enum { WAIT_PRIVATE = 128 };
+    const struct timespec longest = {0, 1000000};
+    __atomic_fetch_add(&c->sleepers, 1, __ATOMIC_SEQ_CST);
+    syscall(SYS_futex, &c->flag[k].at, WAIT_PRIVATE, seen, &longest, 0, 0);
+    __atomic_fetch_sub(&c->sleepers, 1, __ATOMIC_RELAXED);
+#else
+    (void)c, (void)k, (void)seen;
+    sched_yield();
+#endif
+}
+
+static void wake(Call *c, int k) {
+#if defined(__linux__)
+    enum { WAKE_PRIVATE = 129 };
+    if (__atomic_load_n(&c->sleepers, __ATOMIC_SEQ_CST)) syscall(SYS_futex, &c->flag[k].at, WAKE_PRIVATE, MOST_THREADS);
+#else
+    (void)c, (void)k;
+#endif
+}
+
 static void wait_for_all(Thread *t) {
     if (t->of == 1) return;
-    Flag *flag = t->call->flag;
-    int turn = __atomic_load_n(&flag[t->me].at, __ATOMIC_RELAXED) + 1;
-    __atomic_store_n(&flag[t->me].at, turn, __ATOMIC_RELEASE);
+    Call *c = t->call;
+    const int turn = __atomic_load_n(&c->flag[t->me].at, __ATOMIC_RELAXED) + 1;
+    __atomic_store_n(&c->flag[t->me].at, turn, __ATOMIC_SEQ_CST);
+    wake(c, t->me);
     for (int k = 0; k < t->of; k++)
-        for (int spins = 0; (int)((unsigned)__atomic_load_n(&flag[k].at, __ATOMIC_ACQUIRE) - (unsigned)turn) < 0;)
-            if (++spins > 2000) sched_yield();
-            else PAUSE();
+        for (int spins = 0;; spins++) {
+            const int seen = __atomic_load_n(&c->flag[k].at, __ATOMIC_ACQUIRE);
+            if ((int)((unsigned)seen - (unsigned)turn) >= 0) break;
+            if (spins < SPINS) PAUSE();
+            else sleep_at(c, k, seen);
+        }
 }
 
 static i64 at_most(i64 a, i64 b) { return a < b ? a : b; }
