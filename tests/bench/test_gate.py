@@ -45,6 +45,15 @@ def test_cells_that_nobody_wrote_out_are_judged_by_the_oracle(cell: str, mode: s
     assert verdict(ours(), problem, How(mode), truth(problem, mode)) == ""
 
 
+@pytest.mark.parametrize("keep", [None, "all", "states"])
+def test_a_cell_that_fits_runs_as_a_layer_like_torchs(keep: str | None) -> None:
+    """However much it keeps: its weights are stacked, as those of what it is compared with."""
+    for cell, weights in (("lstm", 4), ("peephole", 7), ("gru", 10)):
+        problem = draw(cell, SHAPE)
+        assert len(ours(keep=keep).prepare(problem, How("train")).weights) == weights
+        assert verdict(ours(keep=keep), problem, How("train"), truth(problem, "train")) == ""
+
+
 @pytest.mark.parametrize("cell", BODIES)
 def test_what_is_written_out_is_the_cell(cell: str) -> None:
     problem = draw(cell, SHAPE)

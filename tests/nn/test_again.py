@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from nn.eager import assert_close
 from tolerances import BACKEND, TORCH
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import bptt.nn
 from bptt.errors import UserError
@@ -148,6 +150,26 @@ def test_states_that_do_not_fit(states: Any) -> None:
                 layer(x, states)
             raised.append(caught.type)
     assert raised[0] is raised[1]
+
+
+def test_shapes_of_symbols() -> None:
+    """They cannot be looked up; the long way knows them."""
+    layer, x = LSTM(X, H), torch.randn(T, B, X)
+    with torch.no_grad():
+        want = layer(x)[0]
+        traced = make_fx(
+            lambda x: layer(x)[0], tracing_mode="symbolic", _allow_non_fake_inputs=True
+        )(x)
+        assert_close([traced(x)], [want], TORCH)
+
+
+@pytest.mark.parametrize("x", [[1, 2], None, np.zeros((T, B, X), np.float32)])
+def test_what_is_no_tensor(x: Any) -> None:
+    layer = LSTM(X, H)
+    with torch.no_grad():
+        layer(torch.zeros(T, B, X))
+        with pytest.raises(UserError, match="a tensor is needed"):
+            layer(x)
 
 
 def test_it_steps_aside(taken: list[bool]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from nn.eager import assert_close
 from tolerances import BACKEND, TORCH
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import bptt.nn
@@ -348,3 +350,30 @@ def test_parameters_that_were_replaced() -> None:
 def test_a_negative_view_is_what_it_says() -> None:
     layer, x = LSTM(X, H), torch.randn(T, B, X)
     assert_close([layer(torch._neg_view(x))[0].detach()], [layer(-x)[0].detach()], TORCH)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_tangents_of_a_backward_pass() -> None:
+    """Where the forward pass knew nothing of them."""
+    layer, x = LSTM(X, H).double(), torch.randn(T, B, X, dtype=torch.float64, requires_grad=True)
+    y, _ = layer(x)
+    grad, tangent = torch.randn_like(y), torch.randn_like(y)
+    want = torch.autograd.grad(y, x, tangent, retain_graph=True)  # it is linear
+    with forward_ad.dual_level():
+        found = torch.autograd.grad(y, x, forward_ad.make_dual(grad, tangent))[0]
+        assert_close([forward_ad.unpack_dual(found).tangent], want, TORCH)
+
+
+@pytest.mark.parametrize(
+    "unpack",
+    [lambda t: t.double(), lambda t: t[:1].contiguous() if t.shape == (T, B, H) else t],
+    ids=["another format", "another shape"],
+)
+def test_hooks_that_save_something_else(unpack: Callable[[Tensor], Tensor]) -> None:
+    """It runs again from what was given, and reads no memory that is none of theirs."""
+    layer, x = LSTM(X, H), torch.randn(T, B, X, requires_grad=True)
+    want = torch.autograd.grad(layer(x)[0].sum(), [x, *layer.parameters()])
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+        y, _ = layer(x)
+    found = torch.autograd.grad(y.sum(), [x, *layer.parameters()])
+    assert_close(found, want, BACKEND["float32"])

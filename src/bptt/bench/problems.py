@@ -118,8 +118,10 @@ def load_weights(layer: Any, weights: Mapping[str, Array]) -> None:
 
 def made(layer: Any, *sizes: Any, **options: Any) -> Any:
     """A layer with those of the options that are given. Raises UserError for one it lacks."""
+    from bptt.nn.stacked import Ours
+
     given = {name: value for name, value in options.items() if value is not None}
-    known = inspect.signature(layer).parameters
+    known = {*inspect.signature(layer).parameters, *Ours.__annotations__}
     for name in given:
         if name not in known:
             raise UserError(f"a {layer.__name__} of this version has no setting `{name}`")

@@ -83,15 +83,26 @@ def ours(**options: str | None) -> Side:
     def prepare(problem: Problem, how: How) -> Ready:
         from bptt.nn import LSTM
 
-        try:
+        if _fits(problem):
             layer = made(LSTM, *problem.shape[2:], cell=problem.cell, **options)
             layer, whole = _load_stacked(layer, problem, how), _like_lstm
-        except UserError:  # it has other gates or states than torch's layer
+        else:
             layer = _load(single_layer(problem.cell, problem.shape, **options), problem, how)
             whole = _recurrent
         return (_our_steps if how.mode == STEPPER else whole)(layer, problem, how)
 
     return Side(prepare)
+
+
+def _fits(problem: Problem) -> bool:
+    """Whether the cell has the gates and states of torch's layer."""
+    from bptt.nn import LSTM
+
+    try:
+        LSTM(*problem.shape[2:], cell=problem.cell)
+    except UserError:
+        return False
+    return True
 
 
 def our_lstm(**options: str | None) -> Side:

@@ -28,7 +28,7 @@ def kernel(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[T
 
 
 def in_order(found: Tensors) -> list[Tensor]:
-    """The same as graphs were told that it lies, and no views."""
+    """The same, lying as its shape says: as graphs were told, and as `view` takes it."""
     return [y.contiguous() for y in found]
 
 

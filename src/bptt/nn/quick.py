@@ -72,11 +72,12 @@ class Quick:
             return None
         packed = isinstance(given, PackedSequence)
         x = given.data if packed else given
-        again = None if packed or layer.batch_first else self.again.get(x.shape)
-        if again is not None and not torch.is_grad_enabled() and compiled(x) and _undisturbed():
-            same = again.run(layer, x, states)
-            if same is not None:
-                return same
+        if not (packed or torch.is_grad_enabled() or layer.batch_first) and type(x) in PLAIN:
+            again = self.again.get(x.shape)
+            if again is not None and compiled(x) and _undisturbed():
+                same = again.run(layer, x, states)
+                if same is not None:
+                    return same
         if not _meant(x) or x.shape[-1] != layer.input_size or not x.numel():
             return None
         if x.dim() != 2 and (packed or x.dim() != 3):

@@ -50,7 +50,7 @@ def run(
     keep = checked_keep(keep)
     if torch.compiler.is_compiling():
         return list(_in_graph(program, keep, batch_sizes, *tensors))
-    return _run(sweep_of(program), tensors, batch_sizes, keep)
+    return in_order(_run(sweep_of(program), tensors, batch_sizes, keep))
 
 
 def _run(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from bptt.backends.cpu.run import Ready, Source, code_of
 from bptt.errors import UserError
@@ -51,7 +52,7 @@ class Backward(NamedTuple):
     and of the `scratch`. `seeds`: the outputs whose gradients it reads, and whether they are
     there, or zeros. `made`: the tensors that get a gradient, and whether all of it is written.
     `scratch`: shapes of what is written and not asked for. `same`: tensors that have the gradient
-    of another, or some parts of it.
+    of another, or some parts of it. `shapes`: of what was saved beside the input and parameters.
     """
 
     ready: Ready | None = None
@@ -59,6 +60,7 @@ class Backward(NamedTuple):
     made: Sequence[tuple[int, bool]] = ()
     scratch: Sequence[Shape] = ()
     same: Sequence[Same] = ()
+    shapes: Sequence[Shape] = ()
     possible: bool = True  # whether phases are enough for it
 
 
@@ -203,6 +205,8 @@ class Way:
         made: list[Tensor | None] = [None] * len(given)
         if at.ready is None:
             return made
+        if at.shapes != [t.shape for t in (*given[count:], *outs)]:
+            return None  # hooks have saved something else
         held: list[Tensor] = []
         for k, there in at.seeds:
             seed = grads[k] if there else torch.zeros_like(outs[k])
@@ -292,7 +296,8 @@ class Way:
                 scratch.append(shape)
         feed += [places[out] for out in range(len(launch.shapes))]
         ready = launch.ready(code.library(x.dtype), feed)
-        return Backward(ready, tuple(seeds), tuple(made.items()), tuple(scratch), same)
+        others = [t.shape for t in (*given[count:], *outs)]
+        return Backward(ready, tuple(seeds), tuple(made.items()), tuple(scratch), same, others)
 
     def grouped(self, k: int, t: Tensor) -> Shape:
         """The shape of the longer sweep's output number `k` with the group axis."""
@@ -307,7 +312,7 @@ class _Trained(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         count = len(way.params)
         outs = way.forward(x, rest[:count], rest[count:], lengths, longer=True)
-        ctx.way, ctx.lengths = way, lengths
+        ctx.way, ctx.lengths, ctx.dtype = way, lengths, x.dtype
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *rest, *outs)
         return tuple([outs[k] for k in way.kept])
@@ -319,7 +324,10 @@ class _Trained(torch.autograd.Function):
         needs, saved = ctx.needs_input_grad[2:], ctx.saved_tensors  # which may be read once only
         given, outs = saved[: len(needs)], saved[len(needs) :]
         seeds = [g for g in grads if g is not None]
-        if not torch.is_grad_enabled() and readable(saved, given[0].dtype) and plain(seeds):
+        usual = not torch.is_grad_enabled() and getattr(forward_ad, "_current_level", 0) < 0
+        # hooks may have saved something else
+        alike = readable(saved, ctx.dtype) and all(g.dtype is ctx.dtype for g in seeds)
+        if usual and alike and plain(seeds):
             found = way.backward(given, outs, lengths, grads, needs)
             if found is not None:
                 return None, None, *found

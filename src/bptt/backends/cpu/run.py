@@ -159,7 +159,8 @@ class Ready:
     """A Launch in one number format: a call of it takes nothing but addresses."""
 
     def __init__(self, launch: Launch, library: Library, sources: Sequence[Source] | None) -> None:
-        self.held = launch, library  # what the frame points into
+        # what the frame points into, and not the launch: that holds this
+        self.held = launch.numbers, launch.strides, launch.lengths, library
         self.sources = None if sources is None else (Source * max(1, len(sources)))(*sources)
         self.frame = Frame(
             library.sweep,

@@ -243,16 +243,13 @@ static void sum_over_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int
     }
 }
 
-/* Of rows `first` to `last` of all. */
+/* Of rows `first` to `last` of all. Threads divide the parts, or, where those are too few, columns. */
 static void run_time(Thread *t, const TimeGemm *g, i64 first, i64 last, int more) {
     const i64 parts = t->call->parts;
-    if (parts == 1) {
-        sum_over_time(t, g, first, last, t->me, t->of, more);
-        return;
-    }
-    const i64 end = share(parts, t->me + 1, t->of);
-    for (t->part = share(parts, t->me, t->of); t->part < end; t->part++)
-        sum_over_time(t, g, first / parts, last / parts, 0, 1, more);
+    const int whole = parts >= t->of;
+    const i64 end = whole ? share(parts, t->me + 1, t->of) : parts;
+    for (t->part = whole ? share(parts, t->me, t->of) : 0; t->part < end; t->part++)
+        sum_over_time(t, g, first / parts, last / parts, whole ? 0 : t->me, whole ? 1 : t->of, more);
     t->part = 0;
 }
 
