@@ -40,7 +40,7 @@ enum {
     SPINS = 1,
 #else
     ALONE = 1 << 17,       /* multiplications for which it does not pay to wake a thread */
-    AHEAD_BYTES = 3 << 17, /* of what is worked out around the loop, for each thread ... */
+    AHEAD_BYTES = 1 << 18, /* of what is worked out around the loop, for each thread ... */
     SUM_ROWS = KC,         /* ... but at least so many rows for a sum over time, ... */
     THREAD_ROWS = ROW_BLOCK, /* ... for each thread, ... */
     SLIDE_STEPS = 8,       /* ... and steps, where one of them is copied then */
