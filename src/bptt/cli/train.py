@@ -27,7 +27,7 @@ INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 @click.option("--steps", type=click.IntRange(1), help="Train for so many updates instead.")
 @click.option("--hidden", type=click.IntRange(1), help="Width of the cell.  [default: 320]")
 @click.option("--layers", type=click.IntRange(1), help="Layers of cells.  [default: 1]")
-@click.option("--dropout", type=float, help="Share of a cell's outputs to drop.  [default: 0.25]")
+@click.option("--dropout", type=float, help="Share of a cell's outputs to drop.  [default: 0.2]")
 @click.option("--seed", type=click.IntRange(0), help="Where chance begins.  [default: 1]")
 @click.option("--out", metavar="DIR", help="The run's folder.  [default: a new one in runs/]")
 @click.option(

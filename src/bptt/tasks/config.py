@@ -35,7 +35,7 @@ class Config:
     """A second layer halves the speed, and pays only in long runs."""
     embedding: int = 64
     """A character's vector: about as wide as a vocabulary, so that nothing has to be squeezed."""
-    dropout: float = 0.25
+    dropout: float = 0.2
     """On what the cell puts out: some minutes are twenty passes over a megabyte, and overfit."""
     batch: int = 64
     """Streams read side by side: a step costs little more for 64 than for 32."""
