@@ -27,7 +27,7 @@ KEEP = ("all", "states", "sqrt")
 every_keep = pytest.mark.parametrize("keep", KEEP)
 compiles = pytest.mark.filterwarnings("ignore")
 # What torch says to itself: in forward mode it loads its own torch.jit, which it deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
 
 def lstm(**options: Any) -> LSTM:

@@ -45,7 +45,7 @@ every_keep = pytest.mark.parametrize("keep", KEEP)
 less = pytest.mark.parametrize("keep", LESS)
 both_ways = pytest.mark.parametrize("way", [1, -1], ids=["from the first step", "from the last"])
 # What torch says to itself: in forward mode it loads its own torch.jit, which it deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
 # A layer has inputs; one of x[t-1] it gets as a copy state.
 RUNS = tuple(name for name in NAMES if name not in ("autonomous", "classifier"))

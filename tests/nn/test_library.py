@@ -58,7 +58,7 @@ def loss(values: list[Tensor]) -> Tensor:
     return sum((a.sin() + a.pow(2)).mean() for a in values) + torch.zeros(())
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("name", cells.names())
 def test_training_is_torchs(name: str) -> None:
     ours = layers.made(name)

@@ -25,7 +25,7 @@ from bptt.nn.batches import Batch
 from bptt.nn.options import Mask, drawn, feeds
 
 # What torch says to itself: in forward mode it loads its own torch.jit, which it deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 X, H, T, B = 3, 5, 7, 3
 # Each pair of a backend and what it keeps costs a run of the compiler: some stand for all.
 ways = pytest.mark.parametrize(

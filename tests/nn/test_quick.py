@@ -352,7 +352,7 @@ def test_a_negative_view_is_what_it_says() -> None:
     assert_close([layer(torch._neg_view(x))[0].detach()], [layer(-x)[0].detach()], TORCH)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_tangents_of_a_backward_pass() -> None:
     """Where the forward pass knew nothing of them."""
     layer, x = LSTM(X, H).double(), torch.randn(T, B, X, dtype=torch.float64, requires_grad=True)

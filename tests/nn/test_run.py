@@ -25,7 +25,7 @@ from bptt.nn.sweep import sweep_of
 from bptt.printers.text import text
 
 LSTM, GRU = Case("lstm"), Case("gru_cho")
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
 
 def program(cell: str) -> Program:

@@ -18,7 +18,7 @@ from bptt.nn import LSTM, Recurrent
 
 # What torch says to everybody who traces, and of checks of shapes, which are not in the trace.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
 ]
 

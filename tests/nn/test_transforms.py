@@ -26,7 +26,7 @@ LSTM, GRU, IOSIF = (Case(name) for name in ("lstm", "gru_cho", "iosif"))
 every_cell = pytest.mark.parametrize("case", [LSTM, GRU, IOSIF], ids=lambda case: case.name)
 two_cells = pytest.mark.parametrize("case", [LSTM, GRU], ids=lambda case: case.name)
 # What torch says to itself: in forward mode it loads its own torch.jit, which it deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 compiles = pytest.mark.filterwarnings("ignore")
 
 

@@ -33,7 +33,7 @@ from bptt.language.check import check
 from bptt.nn import run
 from bptt.nn.sweep import sweep_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit")
 
 Array = Any
 Arrays = dict[Port, Array]
