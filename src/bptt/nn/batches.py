@@ -116,6 +116,14 @@ def _packed_alike(a: PackedSequence, b: PackedSequence) -> bool:
     return torch.equal(*orders)
 
 
+# asked once: the graphs of torch.compile cannot ask in torch 2.11
+_AUTOCAST = frozenset(
+    device
+    for device in ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla")
+    if torch.amp.is_autocast_available(device)
+)
+
+
 class Precision(NamedTuple):
     """What `torch.autocast` asks for: the recurrence runs in its weights' type, and the output
     is given in autocast's. The states stay in the weights' type."""
@@ -127,7 +135,7 @@ class Precision(NamedTuple):
     def of(x: Tensor, weight: Tensor) -> Precision | None:
         """None where there is nothing to cast."""
         device = x.device.type
-        if weight.dtype is not torch.float32 or not torch.amp.is_autocast_available(device):
+        if weight.dtype is not torch.float32 or device not in _AUTOCAST:
             return None
         if not torch.is_autocast_enabled(device):
             return None
