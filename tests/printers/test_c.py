@@ -62,3 +62,23 @@ def test_no_word_of_a_users_is_in_the_code(cell: str) -> None:
     words = set(re.findall(r"[A-Za-z_]+", re.sub(r"0x[0-9a-fp.+-]+", "", source)))
     names = {v.name for v in p.values} | {e.name for e in p.equations}
     assert not {name for name in names if len(name) > 1} & words
+
+
+@pytest.mark.parametrize(
+    ("cell", "order", "there"),
+    [
+        ("lstm", "forward", True),
+        ("deep_transition_rnn", "forward", True),  # in the first of several phases
+        ("lstm", "backward", False),  # nothing comes before the loop
+        ("gru", "forward", False),  # one of the input's products is read, not added
+        ("layernorm_lstm", "forward", False),  # the input's products are normalised first
+    ],
+)
+def test_where_the_loop_can_take_in_what_comes_before_it(
+    cell: str, order: str, there: bool
+) -> None:
+    plan = schedule(sweep(cell, order))
+    source = print_c(plan).source
+    joined = re.search(r"\.joined = (-?\d+)", source)
+    assert joined is not None
+    assert (int(joined[1]) >= 0) is there

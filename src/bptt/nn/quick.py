@@ -118,7 +118,7 @@ class Quick:
                 if trained:
                     run = way.trained(x, mine, own, lengths)
                 else:
-                    run = way.forward(x, mine, own, lengths, longer=False)
+                    run = way.forward(x, mine, own, lengths)
                 outs.append(run[0])
                 finals.append(run[1:])
             x = outs[0] if len(outs) == 1 else torch.cat(outs, -1)

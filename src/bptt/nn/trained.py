@@ -39,10 +39,13 @@ class Same(NamedTuple):
 
 class Forward(NamedTuple):
     """A forward sweep at some sizes, ready for the addresses of the input, the parameters, the
-    first states and what comes out; `outs`: its shapes."""
+    first states and what comes out; `outs`: its shapes. `backwards`: of the longer sweep, by which
+    gradients there are and which are asked for, on tensors of the shapes that are `saved`."""
 
     ready: Ready
     outs: Sequence[Shape]
+    saved: Sequence[Shape]
+    backwards: dict[object, Backward]
 
 
 class Backward(NamedTuple):
@@ -52,7 +55,7 @@ class Backward(NamedTuple):
     and of the `scratch`. `seeds`: the outputs whose gradients it reads, and whether they are
     there, or zeros. `made`: the tensors that get a gradient, and whether all of it is written.
     `scratch`: shapes of what is written and not asked for. `same`: tensors that have the gradient
-    of another, or some parts of it. `shapes`: of what was saved beside the input and parameters.
+    of another, or some parts of it.
     """
 
     ready: Ready | None = None
@@ -60,7 +63,6 @@ class Backward(NamedTuple):
     made: Sequence[tuple[int, bool]] = ()
     scratch: Sequence[Shape] = ()
     same: Sequence[Same] = ()
-    shapes: Sequence[Shape] = ()
     possible: bool = True  # whether phases are enough for it
 
 
@@ -76,7 +78,6 @@ class Way:
         self.kept = sweep_of(text).kept
         self.longer = code_of(self.sweep.program)
         self.forwards: dict[object, Forward] = {}
-        self.backwards: dict[object, Backward] = {}
 
     @property
     def possible(self) -> bool:
@@ -125,7 +126,8 @@ class Way:
             sources = self.sources(x, params)
             first = 1 + len(params)
             sources += [Source(k, -1) for k in range(first, first + len(starts) + len(outs))]
-            at = Forward(launch.ready(library, sources), outs)
+            saved = [t.shape for t in (x, *params, *starts)]
+            at = Forward(launch.ready(library, sources), outs, [*saved, *outs], {})
             _keep(self.forwards, key, at)
         return at
 
@@ -135,20 +137,17 @@ class Way:
         params: Sequence[Tensor],
         starts: Sequence[Tensor],
         lengths: Lengths,
-        longer: bool,
     ) -> list[Tensor]:
-        """What comes out of the sweep, or of the `longer` one: series [T, B, w], or [N, w] where
-        there are `lengths`, and last states [1, B, w]."""
-        at = self.at(x, params, starts, lengths, longer)
-        outs = [x.new_empty(shape) for shape in at.outs]
-        at.ready.call([t.data_ptr() for t in (x, *params, *starts, *outs)])
-        return outs
+        """What comes out of the sweep: series [T, B, w], or [N, w] where there are `lengths`, and
+        last states [1, B, w]."""
+        return _outs(self.at(x, params, starts, lengths, longer=False), (x, *params, *starts))
 
     def trained(
         self, x: Tensor, params: Sequence[Tensor], starts: Sequence[Tensor], lengths: Lengths
     ) -> Any:
         """The same with a graph: the sweep's outputs."""
-        return cast(Any, _Trained.apply(self, lengths, x, *params, *starts))
+        at = self.at(x, params, starts, lengths, longer=True)
+        return cast(Any, _Trained.apply(self, at, lengths, x, *params, *starts))
 
     def again(
         self,
@@ -185,28 +184,28 @@ class Way:
 
     def backward(
         self,
-        given: Sequence[Tensor],
-        outs: Sequence[Tensor],
+        forward: Forward,
+        saved: Sequence[Tensor],
         lengths: Lengths,
         grads: Sequence[Tensor | None],
         needs: Sequence[bool],
     ) -> list[Tensor | None] | None:
-        """The gradients by `given`; None where it takes more than phases to find them."""
-        count = 1 + len(self.params)
-        x, params = given[0], given[1:count]
-        seeded = tuple([g is not None for g in grads])
-        key = (seeded, needs, lengths, x.dtype, x.shape, *[p.shape for p in params])
-        at = self.backwards.get(key)
+        """The gradients by the first of `saved`, as many as `needs` says, which the call `forward`
+        was given; None where it takes more than phases to find them."""
+        if forward.saved != [t.shape for t in saved]:
+            return None  # hooks have saved something else
+        given, outs = saved[: len(needs)], saved[len(needs) :]
+        key = (*[g is not None for g in grads], needs)
+        at = forward.backwards.get(key)
         if at is None:
+            seeded = [g is not None for g in grads]
             at = self._pull(given, outs, lengths, seeded, needs)
-            _keep(self.backwards, key, at)
+            _keep(forward.backwards, key, at)
         if not at.possible:
             return None
         made: list[Tensor | None] = [None] * len(given)
         if at.ready is None:
             return made
-        if at.shapes != [t.shape for t in (*given[count:], *outs)]:
-            return None  # hooks have saved something else
         held: list[Tensor] = []
         for k, there in at.seeds:
             seed = grads[k] if there else torch.zeros_like(outs[k])
@@ -216,8 +215,8 @@ class Way:
             grad = torch.empty_like(given[n]) if whole else torch.zeros_like(given[n])
             made[n] = grad
             held.append(grad)
-        held += [x.new_empty(shape) for shape in at.scratch]
-        at.ready.call([t.data_ptr() for t in (*given, *outs, *held)])
+        held += [given[0].new_empty(shape) for shape in at.scratch]
+        at.ready.call([t.data_ptr() for t in (*saved, *held)])
         for n, first, some, parts in at.same:
             grad, own = made[first], made[n]
             assert grad is not None
@@ -296,8 +295,7 @@ class Way:
                 scratch.append(shape)
         feed += [places[out] for out in range(len(launch.shapes))]
         ready = launch.ready(code.library(x.dtype), feed)
-        others = [t.shape for t in (*given[count:], *outs)]
-        return Backward(ready, tuple(seeds), tuple(made.items()), tuple(scratch), same, others)
+        return Backward(ready, tuple(seeds), tuple(made.items()), tuple(scratch), same)
 
     def grouped(self, k: int, t: Tensor) -> Shape:
         """The shape of the longer sweep's output number `k` with the group axis."""
@@ -308,30 +306,36 @@ class Way:
 class _Trained(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, way: Way, lengths: Lengths, x: Tensor, *rest: Tensor
+        ctx: Any, way: Way, at: Forward, lengths: Lengths, *given: Tensor
     ) -> tuple[Tensor, ...]:
-        count = len(way.params)
-        outs = way.forward(x, rest[:count], rest[count:], lengths, longer=True)
-        ctx.way, ctx.lengths, ctx.dtype = way, lengths, x.dtype
+        outs = _outs(at, given)
+        ctx.way, ctx.at, ctx.lengths, ctx.dtype = way, at, lengths, given[0].dtype
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *rest, *outs)
+        ctx.save_for_backward(*given, *outs)
         return tuple([outs[k] for k in way.kept])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         way: Way = ctx.way
         lengths: Lengths = ctx.lengths
-        needs, saved = ctx.needs_input_grad[2:], ctx.saved_tensors  # which may be read once only
-        given, outs = saved[: len(needs)], saved[len(needs) :]
+        needs, saved = ctx.needs_input_grad[3:], ctx.saved_tensors  # which may be read once only
         seeds = [g for g in grads if g is not None]
         usual = not torch.is_grad_enabled() and getattr(forward_ad, "_current_level", 0) < 0
         # hooks may have saved something else
         alike = readable(saved, ctx.dtype) and all(g.dtype is ctx.dtype for g in seeds)
         if usual and alike and plain(seeds):
-            found = way.backward(given, outs, lengths, grads, needs)
+            found = way.backward(ctx.at, saved, lengths, grads, needs)
             if found is not None:
-                return None, None, *found
-        return None, None, *way.again(given, lengths, grads, needs)
+                return None, None, None, *found
+        return None, None, None, *way.again(saved[: len(needs)], lengths, grads, needs)
+
+
+def _outs(at: Forward, given: Sequence[Tensor]) -> list[Tensor]:
+    """What a sweep makes of the input, the parameters and the first states."""
+    x = given[0]
+    outs = [x.new_empty(shape) for shape in at.outs]
+    at.ready.call([t.data_ptr() for t in (*given, *outs)])
+    return outs
 
 
 def _keep(known: dict[Any, Any], key: object, found: object) -> None:

@@ -36,6 +36,7 @@ enum {
     SLIDE_STEPS = 2,
     LEAST_ROWS = 1,
     LEAST_SPREAD = 1,
+    LEAST_JOINED = 1,
     LEAST_SUMS = 1,
     SPINS = 1,
 #else
@@ -46,6 +47,7 @@ enum {
     SLIDE_STEPS = 8,       /* ... and steps, where one of them is copied then */
     LEAST_ROWS = 8,        /* rows for which tiles are faster than vectors, ... */
     LEAST_SPREAD = 24,     /* ... where the matrix comes from the last cache in each step, ... */
+    LEAST_JOINED = 12,     /* ... for the input's product to be done in the loop, beside the state's, ... */
     LEAST_SUMS = 512,      /* ... and in all, for sums over time: the unit has to wake up */
     SPINS = 2000,          /* that a thread waits for another, some 50 microseconds, before it sleeps */
 #endif
@@ -76,6 +78,7 @@ typedef struct {
     const Source *source; /* of each port; or null: they have an address each */
     real **sum;           /* of each port that is one */
     const i64 *size;
+    int loop, before;   /* the first phase of the loop, and how many groups come before it */
     i64 groups, steps, batch, rows, group;
     i64 parts;          /* sequences beside each other belong to so many; each has sums of its own */
     const i64 *counts;  /* running sequences at each step, or null: all of them */
@@ -167,6 +170,16 @@ static i64 numbers(i64 n) { return n * (i64)sizeof(real); }
 
 static i64 key_width(const Call *c, int key) {
     return c->size[c->sweep->key[key].width];
+}
+
+/* Whether a phase stays out of this call: of two ways through the loop one is taken. */
+static int idle(const Call *c, int k) {
+    const Sweep *s = c->sweep;
+    if (s->joined < 0) return 0;
+    if (c->loop == s->loop) return k >= s->joined && k < s->joined + s->loop_count;
+    for (int g = 0; g < s->before_count; g++)
+        if (k >= s->before[g].first && k < s->before[g].first + s->before[g].count) return 1;
+    return k >= s->loop && k < s->loop + s->loop_count;
 }
 
 /* How many panels the operands across a product over time are. */

@@ -97,7 +97,7 @@ static void work(void *data) {
             const i64 first = s->dir > 0 ? n : c->steps - end, last = first + end - n;
             if (n) slide(t, s->dir > 0 ? first - 1 : last, c->offset[first]);
             t->window = c->offset[first];
-            for (int k = 0; k < s->before_count; k++) {
+            for (int k = 0; k < c->before; k++) {
                 run_group(t, s->before + k, c->offset[first], c->offset[last], n > 0);
                 wait_for_all(t);
             }
@@ -105,7 +105,7 @@ static void work(void *data) {
             t->b1 = first_sequence(c, first, last, t->me + 1, t->of);
             for (i64 m = 0; m < last - first && s->loop_count; m++) {
                 i64 step = s->dir > 0 ? first + m : last - 1 - m, run = c->first_run[step];
-                run_step(t, s->loop, s->loop_count, c->stepwise + run,
+                run_step(t, c->loop, s->loop_count, c->stepwise + run,
                          c->first_run[step + 1] - run, c->one_runs);
             }
             wait_for_all(t);
@@ -150,6 +150,7 @@ static Call *open_call(const Frame *f, int threads, const Team *team) {
     call.tiles = !call.direct && tiles_allowed();
     call.threads = (int)at_least(1, at_most(threads, MOST_THREADS));
     if (work_of(&call) < ALONE) call.threads = 1;
+    choose_loop(&call);
     call.window = window_of(&call);
     Arena arena = {0, 0};
     lay_out(&call, &arena);

@@ -130,6 +130,7 @@ typedef struct {
     const Block *block;
     const Group *before, *after;
     int before_count, after_count, loop, loop_count, first, first_count, last, last_count;
+    int joined; /* the loop's phases with the products of before it taken in, or -1 */
     const TimeGemm *time;
     int time_count;
     const Right *right;

@@ -62,10 +62,15 @@ static i64 buffer_row(const Call *c, int k) {
     return width && numbers(width) % 4096 == 0 ? width + LANES : width;
 }
 
+/* What a product's matrix takes, so many blocks deep. */
+static i64 packed_bytes(const Call *c, const Phase *p, const Gemm *g, i64 blocks) {
+    return blocks * RIGHT_BLOCK * (i64)sizeof(half) * ((c->size[p->space] + NR - 1) / NR) * g->outs;
+}
+
 /* How deep a product's matrix is as blocks for tiles, or 0: vectors are faster, or there are none. */
 static i64 blocks_of(const Call *c, const Phase *p, const Gemm *g) {
     const Sweep *s = c->sweep;
-    const int loops = p >= s->phase + s->loop && p < s->phase + s->loop + s->loop_count;
+    const int loops = p >= s->phase + c->loop && p < s->phase + c->loop + s->loop_count;
     const i64 rows = loops ? c->rows / at_least(1, c->steps) : c->rows;
     i64 blocks = 0, depth = 0;
     for (int n = 0; n < g->operands; n++) {
@@ -73,8 +78,7 @@ static i64 blocks_of(const Call *c, const Phase *p, const Gemm *g) {
         depth += width;
         blocks += (width + TILE_DEPTH - 1) / TILE_DEPTH;
     }
-    const i64 bytes = blocks * RIGHT_BLOCK * (i64)sizeof(half) * ((c->size[p->space] + NR - 1) / NR) * g->outs;
-    const i64 least = loops && bytes > CACHED ? LEAST_SPREAD : LEAST_ROWS;
+    const i64 least = loops && packed_bytes(c, p, g, blocks) > CACHED ? LEAST_SPREAD : LEAST_ROWS;
     const int full = LEAST_ROWS == 1 || 2 * depth > blocks * TILE_DEPTH;
     return c->tiles && full && rows >= least ? blocks : 0;
 }
@@ -84,11 +88,30 @@ static void choose_blocks(const Call *c, i64 *blocks) {
     const Sweep *s = c->sweep;
     for (int k = 0; k < s->packed; k++) blocks[k] = -1;
     for (int k = 0; k < s->phases; k++)
-        for (int g = 0; g < s->phase[k].gemm_count; g++) {
+        for (int g = 0; g < s->phase[k].gemm_count && !idle(c, k); g++) {
             const Gemm *gemm = s->gemm + s->phase[k].gemms + g;
             const i64 here = blocks_of(c, s->phase + k, gemm), before = blocks[gemm->packed];
             blocks[gemm->packed] = before < 0 ? here : at_most(before, here);
         }
+}
+
+/* The loop with the products of before it taken in reads more matrix in each step, but nothing is
+ * written and read again between the two. */
+static void choose_loop(Call *c) {
+    const Sweep *s = c->sweep;
+    c->loop = s->loop, c->before = s->before_count;
+    if (s->joined < 0 || !c->tiles) return;
+    c->loop = s->joined, c->before = 0;
+    i64 least = LEAST_JOINED;
+    int quick = LEAST_JOINED > 1 || c->steps % 2; /* in tests both ways */
+    for (int k = s->joined; k < s->joined + s->loop_count; k++)
+        for (int g = 0; g < s->phase[k].gemm_count; g++) {
+            const Gemm *gemm = s->gemm + s->phase[k].gemms + g;
+            const i64 blocks = blocks_of(c, s->phase + k, gemm);
+            quick &= blocks > 0;
+            if (packed_bytes(c, s->phase + k, gemm, blocks) > CACHED) least = MOST_ROWS;
+        }
+    if (!quick || c->rows < least * c->steps) c->loop = s->loop, c->before = s->before_count;
 }
 
 static void lay_out(Call *c, Arena *a) {
@@ -150,6 +173,7 @@ static void lay_out(Call *c, Arena *a) {
     i64 chosen[s->packed + 1];
     choose_blocks(c, chosen);
     for (int k = 0; k < s->phases; k++) {
+        if (idle(c, k)) continue;
         const Phase *p = s->phase + k;
         most_keys = at_least(most_keys, p->key_count);
         most_tiles = at_least(most_tiles, p->tiles);
@@ -195,6 +219,7 @@ static i64 work_of(const Call *c) {
     const Sweep *s = c->sweep;
     i64 all = 0;
     for (int k = 0; k < s->phases; k++) {
+        if (idle(c, k)) continue;
         const Phase *p = s->phase + k;
         const i64 width = c->size[p->space];
         all += width * p->key_count;
@@ -231,7 +256,7 @@ static void divide(Call *c) {
     const Sweep *s = c->sweep;
     i64 bytes = 0, widest = 0;
     int reduces = 0, wide = 0;
-    for (int k = s->loop; k < s->loop + s->loop_count; k++) {
+    for (int k = c->loop; k < c->loop + s->loop_count; k++) {
         const Phase *p = s->phase + k;
         reduces |= p->reduce_count;
         wide |= p->gemm_count || p->flags & PHASE_WIDE;
@@ -243,7 +268,7 @@ static void divide(Call *c) {
         }
     }
     for (int k = 0; k < s->phases; k++)
-        if (k < s->loop || k >= s->loop + s->loop_count) reduces |= s->phase[k].reduce_count;
+        if (k < c->loop || k >= c->loop + s->loop_count) reduces |= s->phase[k].reduce_count;
     c->one_runs = !wide;
     /* tiles would rather have all their rows, and half of a matrix */
     const i64 near = c->tiles && c->batch < MOST_ROWS * c->threads ? CACHE / 2 : CACHE;

@@ -55,7 +55,7 @@ static void pack_all(Thread *t) {
     unsigned char done[s->packed + 1];
     memset(done, 0, sizeof done);
     for (int k = 0; k < s->phases; k++)
-        for (int g = 0; g < s->phase[k].gemm_count; g++) {
+        for (int g = 0; g < s->phase[k].gemm_count && !idle(t->call, k); g++) {
             const Gemm *gemm = s->gemm + s->phase[k].gemms + g;
             if (!done[gemm->packed]) pack_gemm(t, s->phase + k, gemm);
             done[gemm->packed] = 1;

@@ -10,7 +10,8 @@ from bptt.ir.plan import Block, Plan, TimeGemm
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import Node, walk
 from bptt.printers.c.bodies import Body, Names, scalar
-from bptt.printers.c.phases import PIECES, Base, Lowering, Product, Reader, Step, width
+from bptt.printers.c.joined import joined
+from bptt.printers.c.phases import PIECES, ZERO, Base, Lowering, Product, Reader, Step, width
 from bptt.printers.c.places import Place, Places
 
 
@@ -138,8 +139,9 @@ class Tables:
 
     # --- phases ---
 
-    def phase(self, step: Step, group: set[str]) -> None:
-        """`group`: what the phases of this one's region make."""
+    def phase(self, step: Step, group: set[str], products: list[Product] | None = None) -> None:
+        """`group`: what the phases of this one's region make. `products`: to be done in place of
+        the step's own and of what these add."""
         keys: list[str] = []
         flags: set[str] = set()
         gemms: list[tuple[Product, int]] = []
@@ -177,13 +179,6 @@ class Tables:
             flags.add("COLUMNS")
         if self.straight(step):
             flags.add("STRAIGHT")
-        rows = [
-            self.t["gemm"].add(
-                f"{{{len(q.outs)}, {len(q.operands)}, {first + at}, {q.ones}, "
-                f"{self.blocks(q.blocks)}, {self.packed(q.blocks, q.operands, step)}}}"
-            )
-            for q, at in gemms
-        ]
         reduces: list[int] = []
         for r in step.reduces:
             key = write(r.out)
@@ -192,8 +187,15 @@ class Tables:
             op = "REDUCE_SUM" if r.op == "sum" else "REDUCE_MAX"
             reduces.append(self.t["reduce"].add(f"{{{op}, {key}}}"))
         assert len(reduces) == len(step.reduces), "a reduction is read by somebody"
-        for key in keys:
-            self.t["key"].add(key)
+        if products is not None:
+            for n in (n for q in step.products for n in q.plus if n is not None):
+                keys[keys.index(self.key(n))] = self.zeros(n)  # a result may lie there, too: later
+            gemms = []
+            for q in products:
+                gemms.append((q, len(keys)))
+                keys += [self.key(o) for o in q.operands]
+        rows = [self.gemm(q, first + at, step) for q, at in gemms]
+        self.t["key"].rows += keys
         tiles = sum(len(q.outs) for q in step.products)
         said = " | ".join(f"PHASE_{flag}" for flag in sorted(flags)) or "0"
         self.t["phase"].add(
@@ -201,6 +203,16 @@ class Tables:
             f"{first}, {len(keys)}, {reduces[0] if reduces else 0}, {len(reduces)}, "
             f"{self.size(self.added_rows(step))}, {said}, body{body}}}"
         )
+
+    def gemm(self, q: Product, keys: int, step: Step) -> int:
+        return self.t["gemm"].add(
+            f"{{{len(q.outs)}, {len(q.operands)}, {keys}, {q.ones}, "
+            f"{self.blocks(q.blocks)}, {self.packed(q.blocks, q.operands, step)}}}"
+        )
+
+    def zeros(self, n: Node) -> str:
+        """A key of as many zeros as `n` is wide."""
+        return f"{{{self.base(ZERO, width(n.dims))}, 0, 0, 0, {self.size(width(n.dims))}}}"
 
     def straight(self, step: Step) -> bool:
         """Whether a phase is a product that is kept as it is, with nothing added."""
@@ -301,6 +313,11 @@ class Tables:
                     self.phase(step, made)
                 groups.setdefault(region, []).append(f"{{{at}, {len(group)}}}")
             ranges[region] = (start, len(self.t["phase"].rows) - start)
+        other = joined(self.low, self.places, self.reader)
+        start = -1 if other is None else len(self.t["phase"].rows)
+        made = {n for s in self.low.loop for n in s.made()}
+        for step, products in zip(self.low.loop, other or (), strict=False):
+            self.phase(step, made, products)
         self.time()
         places = self.places.buffers
         lines = [
@@ -345,7 +362,7 @@ class Tables:
             "    .number = number_table, .number_width = width_table, .key = key_table,\n"
             "    .phase = phase_table, .reduce = reduce_table, .gemm = gemm_table,\n"
             "    .block = block_table, .before = before_table, .after = after_table,\n"
-            f"    {counts}, {spans},\n"
+            f"    {counts}, {spans}, .joined = {start},\n"
             f"    .time = time_table, .time_count = {len(t['time'].rows)}, "
             ".right = right_table, .out = out_table,\n};\n"
         )
