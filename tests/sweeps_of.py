@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from bptt import cells
 from bptt.calculus.derive import adjoint
-from bptt.calculus.rewrites import layer, lower, with_outputs
+from bptt.calculus.rewrites import layer, lower, nearly_known, remade, with_outputs
 from bptt.calculus.tangent import jvp
-from bptt.ir.program import Program
+from bptt.ir.program import Program, refs
 from bptt.language.check import check
 
 # Unspecified functions of the seeds, bound to something smooth.
@@ -18,6 +19,8 @@ FUNCTIONS = {
 }
 
 SWEEPS = ("forward", "backward", "second", "tangent", "tangent of backward")
+# the backward one that makes again what costs nothing, and that of a layer that runs backwards
+AHEAD = ("ahead", "ahead, reversed")
 
 
 @cache
@@ -29,8 +32,10 @@ def program(cell: str, *, whole: bool = False) -> Program:
 
 @cache
 def sweep(cell: str, order: str) -> Program:
-    """One of SWEEPS of a cell; the forward one gives back what the backward one reads."""
+    """One of SWEEPS or AHEAD; the forward one gives back what the backward one reads."""
     p = program(cell)
+    if order == AHEAD[1]:
+        p = replace(p, dir=-p.dir)
     backward = adjoint(p, (*p.outputs, *(s.name for s in p.states))).program
     match order:
         case "forward":
@@ -38,9 +43,23 @@ def sweep(cell: str, order: str) -> Program:
             return with_outputs(p, [v.name for v in backward.values if v.name in steps])
         case "backward":
             return backward
+        case "ahead" | "ahead, reversed":
+            return _remaking(backward, p)
         case "second":
             return adjoint(backward).program
         case "tangent":
             return jvp(p).program
         case _:
             return jvp(backward).program
+
+
+def _remaking(backward: Program, p: Program) -> Program:
+    made: set[str] = set()
+    for e in p.steps():
+        given = e.name in {v.name for v in backward.values}
+        if given and nearly_known(backward, e.rhs) and made.isdisjoint(n for n, _ in refs(e.rhs)):
+            other = remade(backward, e.name, p)
+            if other is not None:
+                backward = other
+                made.add(e.name)
+    return backward

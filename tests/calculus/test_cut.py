@@ -13,12 +13,12 @@ from subjects import NAMES, load
 from tolerances import REWRITE
 
 from bptt.calculus.derive import adjoint, primal_ports
-from bptt.calculus.rewrites import cut, joined, lower
+from bptt.calculus.rewrites import cut, joined, lower, nearly_known, remade
 from bptt.calculus.schedule import schedule
 from bptt.calculus.tangent import jvp
 from bptt.ir import ops
 from bptt.ir.dims import shape_of
-from bptt.ir.ports import At, Port, inputs, outputs
+from bptt.ir.ports import At, Port, ahead, inputs, outputs
 from bptt.ir.program import Equation, Kind, Program, Role, Value
 from bptt.language.canonical import read
 from bptt.printers.text import text
@@ -135,3 +135,37 @@ def test_joined_takes_no_more_than_it_needs() -> None:
         joined(p, q)
     with pytest.raises(AssertionError):
         joined(cut(p, reverse=True), q)
+
+
+@every_program
+def test_what_is_made_again_is_what_was_given(name: str, rng: np.random.Generator) -> None:
+    """One value after the other, and all gradients are what they were."""
+    p = lower(load(name))
+    known = values(p, rng)
+    d = adjoint(p).program
+    want = values(d, rng, seen_from(d, p, known))
+    names = [e.name for e in p.steps() if e.name in {v.name for v in d.values}]
+    for part in filter(None, (remade(d, e, p) for e in names)):
+        assert [e.rhs for e in read(text(part)).equations] == [e.rhs for e in part.equations]
+        one = {port: a for port, a in want.items() if port in inputs(d)}
+        found = values(part, rng, seen_from(part, p, {**known, **one}))
+        assert outputs(part) == outputs(d)
+        assert_same(found, want, {e.name for e in d.equations})
+
+
+def test_what_can_be_made_again() -> None:
+    """Of values of its step, if only sums read it ahead; and what that costs."""
+    p = lower(PROGRAMS["lstm"]())
+    d = adjoint(p).program
+    part = remade(d, "h", p)
+    assert part is not None
+    assert ahead(part) == ["h"]
+    assert [port for port in inputs(part) if port.name == "h"] == [Port("h", At.FIRST)]
+    assert {*inputs(d)} - {*inputs(part)} == {Port("h", At.STEPS)}
+    assert nearly_known(d, p.equation("h").rhs)
+    assert not nearly_known(d, p.equation("g").rhs)
+    assert remade(d, "c", p) is None  # it is made of the step before
+    with pytest.raises(AssertionError, match="`d_U_o` reads `h` ahead: derive what"):
+        adjoint(part)
+    coupled = lower(PROGRAMS["gru"]())
+    assert remade(adjoint(coupled).program, "h", coupled) is None  # steps read it ahead

@@ -432,7 +432,8 @@ def numbers_kept(call: Callable[[], Any]) -> tuple[int, Any]:
 
 
 def test_numbers_kept_of_an_lstm() -> None:
-    """All: x and h, c, i, f, g, o. States: x, h and c. Windows: x, and h and c where they begin."""
+    """All: x and c, i, f, g, o, of which h is made again. States: x, h and c. Windows: x, and h and
+    c where they begin."""
     steps, h = 100, 8
     ours = Recurrent("lstm", h, h, dtype=torch.float64)
     x = torch.randn(steps, B, h, dtype=torch.float64)
@@ -444,10 +445,9 @@ def test_numbers_kept_of_an_lstm() -> None:
         found[keep], (output, _) = numbers_kept(lambda: ours(x))
         output.sum().backward()
     series = steps * B * h
-    assert found["all"] == weights + 7 * series + 2 * edge
+    assert found["all"] == weights + 6 * series + 2 * edge
     assert found["states"] == weights + 3 * series + 2 * edge
     assert found["sqrt"] == weights + series + 10 * edge
-    assert 2 * (found["states"] - weights) < found["all"] - weights
 
 
 @every_keep
@@ -470,7 +470,7 @@ def test_numbers_kept_of_two_layers_in_two_directions() -> None:
     edge, series = 2 * B * h, steps * B * h
     weights = sum(p.numel() for n, p in ours.named_parameters() if "bias" not in n)
     weights += 4 * 4 * h  # of the two biases the sum is kept
-    counts = {"all": 4 * 6 * series + 8 * edge, "states": 4 * 2 * series + 8 * edge}
+    counts = {"all": 4 * 5 * series + 8 * edge, "states": 4 * 2 * series + 8 * edge}
     counts["sqrt"] = 4 * 7 * edge
     for keep, count in counts.items():
         ours.keep = keep

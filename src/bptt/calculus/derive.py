@@ -206,6 +206,7 @@ class _Adjoint:
     def collect(self, e: Equation, n: Node, g: Node) -> None:
         name, lag = n.attr
         if self.kinds.get(name) is Kind.STEP:
+            assert lag >= 0, f"`{e.name}` reads `{name}` ahead: derive what this was made of"
             (self.carried if lag else self.own)[name].append(g)
         elif name in self.kinds or self.p.value(name).role is not Role.GIVEN:
             (self.once if e.kind is Kind.ONCE else self.summed)[name].append(g)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from bptt.calculus.rewrites import CONTRACTIONS, Names, addends, rebuild_all
 from bptt.calculus.runnable import parts, runnable, split_rows
 from bptt.ir.ops import const, fill, matmul, node, number, ref, total
+from bptt.ir.ports import ahead
 from bptt.ir.program import MACHINE, Equation, Kind, Node, Program, Role, refs, walk
 
 
@@ -69,7 +70,7 @@ def flow(p: Program) -> Flow:
                 n = _placed(n)
             by_ref[ref(e.name, 0, e.rhs.dims)] = dag[e.name] = n
     wanted = [n for n in p.outputs if n in dag]
-    wanted += [s.name for s in p.states] + [e.name for e in p.emits]
+    wanted += [s.name for s in p.states] + [e.name for e in p.emits] + ahead(p)
     roots = split_rows({n: dag[n] for n in wanted} | sums)
     for name, n in dag.items():
         labels.setdefault(n, name)

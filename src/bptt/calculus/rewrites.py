@@ -22,6 +22,8 @@ from bptt.ir.program import (
 
 # What costs more than a pass over its elements: it is computed once and has a name.
 CONTRACTIONS = frozenset(("matmul", "sum", "softmax", "log_softmax", "row_max", "outer"))
+# What costs next to nothing beside reading its arguments.
+_CHEAP = frozenset(("ref", "const", "add", "sub", "mul", "neg", "fill"))
 # What a sum of contractions may pass through on its way to a name.
 _AFFINE = frozenset(("add", "sub", "neg", "fill"))
 
@@ -268,6 +270,31 @@ def cut(p: Program, also: Iterable[str] = (), *, reverse: bool = False) -> Progr
         outputs=tuple(name for name in p.outputs if name not in given),
         loss=None if p.loss in given else p.loss,
     )
+
+
+def remade(p: Program, name: str, source: Program) -> Program | None:
+    """`p`, making again what it is given of a name that `source` assigns, of values of the same
+    step; beyond an end it is still given. Sums may read it a step ahead of them: None where
+    something else does, or where it is only another name.
+    """
+    e = next(e for e in source.equations if e.name == name)
+    early = any(
+        n == name and lag and not (other.kind is Kind.SUM and lag == -1)
+        for other in p.equations
+        for n, lag in refs(other.rhs)
+    )
+    if early or e.rhs.op in ("ref", "const") or any(lag for _, lag in refs(e.rhs)):
+        return None
+    own = [v for v in p.values if v.name != name]
+    read = {n for n, _ in refs(e.rhs)} - {v.name for v in own}
+    own += [v for v in (*source.values, *values_of(source, read)) if v.name in read]
+    return replace(p, values=tuple(own), equations=(e, *p.equations))
+
+
+def nearly_known(p: Program, n: Node) -> bool:
+    """Whether `n` costs next to nothing in a step of `p`, which has all of its functions anyway."""
+    known = set(walk(*(e.rhs for e in p.steps())))
+    return all(a in known for a in walk(n) if a.op not in _CHEAP)
 
 
 def joined(source: Program, p: Program) -> Program:

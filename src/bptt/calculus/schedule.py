@@ -16,6 +16,7 @@ from bptt.calculus.phases import Context, Region
 from bptt.calculus.runnable import parts
 from bptt.ir.ops import number, ref
 from bptt.ir.plan import Accum, Block, Panel, Phase, Plan, Roll, TimeGemm
+from bptt.ir.ports import ahead
 from bptt.ir.program import MACHINE, Node, Program, Role, refs
 
 
@@ -28,6 +29,8 @@ class _Scheduler:
     def __init__(self, f: Flow) -> None:
         self.f, self.p = f, f.program
         self.loop, self.later = regions(f)
+        if self.loop:  # which computes nearly all of them anyway
+            self.loop |= {f.steps[name] for name in ahead(self.p)}
         self.constants = {v.name for v in self.p.values if v.role is not Role.GIVEN}
         self.constants |= {e.name for e in f.once}
         self.panels: list[Panel] = []

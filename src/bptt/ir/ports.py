@@ -53,6 +53,12 @@ def lags(p: Program) -> dict[str, set[int]]:
     return found
 
 
+def ahead(p: Program) -> list[str]:
+    """The assigned names that a sum reads one step ahead of it, in order."""
+    read = lags(p)
+    return [e.name for e in p.steps() if -1 in read.get(e.name, ())]
+
+
 def row_numbers(p: Program) -> dict[str, list[Dim]]:
     """The values that choose rows of tables, each with the sizes of those tables."""
     found: dict[str, list[Dim]] = {}
@@ -76,6 +82,7 @@ def inputs(p: Program) -> tuple[Port, ...]:
         else:
             ports.append(Port(v.name, At.STEPS))
             ports += [Port(v.name, edge_at(p, k)) for k in sorted(read.get(v.name, ())) if k]
+    ports += [Port(name, edge_at(p, -1)) for name in ahead(p)]
     return (*ports, *(Port(s.name, At.START) for s in p.states))
 
 

@@ -301,7 +301,9 @@ def _validate(p: Program) -> None:
             assert node.dims == dims[name], f"`{name}` in `{e.name}` has dims {node.dims}"
             if kinds[name] is Kind.STEP:
                 assert e.kind is not Kind.ONCE, f"`{e.name}` reads the series `{name}`"
-                assert (lag == 1 and name in states) or (lag == 0 and name in ready), (
+                there = (lag == 1 and name in states) or (lag == 0 and name in ready)
+                # a sum is known when the loop is done, and may read a step ahead of it
+                assert there or (lag == -1 and e.kind is Kind.SUM), (
                     f"`{e.name}` reads `{name}` at lag {lag} before it is there"
                 )
             else:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, cast, get_args
 from weakref import WeakValueDictionary
 
 from bptt.calculus.derive import Derived, adjoint, primal_ports
-from bptt.calculus.rewrites import cut, joined, sliced, with_outputs
+from bptt.calculus.rewrites import cut, joined, nearly_known, remade, sliced, with_outputs
 from bptt.calculus.tangent import jvp
 from bptt.errors import UserError
 from bptt.ir.ports import At, Port, inputs, outputs
@@ -69,7 +69,7 @@ class Sweep:
         self.program, self.text = program, text
         self.inputs, self.outputs = inputs(program), outputs(program)
         self._shapes: dict[tuple[bool, tuple[Shape, ...]], list[Shape]] = {}
-        self._pulls: dict[tuple[tuple[bool, ...], tuple[bool, ...]], Wiring] = {}
+        self._pulls: dict[object, Wiring] = {}
         self._pushes: dict[tuple[bool, ...], Wiring] = {}
         self._keepings: dict[Keep | None, tuple[Sweep, tuple[int, ...]]] = {}
 
@@ -154,12 +154,34 @@ class Sweep:
                 known.update(name for name, lag in refs(e.rhs) if not lag)
         return frozenset(known)
 
-    def pull(self, given: tuple[bool, ...], wanted: tuple[bool, ...]) -> Wiring:
+    @cached_property
+    def spare(self) -> tuple[str, ...]:
+        """The outputs that the adjoint sweep makes again of others at next to no cost."""
+        p = self.program
+        part = _part(adjoint(p, {e.name for e in p.steps()}), self.inputs)
+        by_name = {e.name: e for e in p.equations}
+        found: list[str] = []
+        for name in p.outputs:
+            read = {n for n, _ in refs(by_name[name].rhs)}
+            if part is None or name not in {v.name for v in part.values}:
+                continue
+            whole = read <= {*p.outputs, *(v.name for v in p.values)} - {*found}
+            whole = whole and not any(name == n for f in found for n, _ in refs(by_name[f].rhs))
+            other = remade(part, name, p)
+            if whole and other is not None and nearly_known(part, by_name[name].rhs):
+                part = other
+                found.append(name)
+        return tuple(found)
+
+    def pull(
+        self, given: tuple[bool, ...], wanted: tuple[bool, ...], *, spare: bool = False
+    ) -> Wiring:
         """The adjoint sweep. `given`: which outputs have an incoming adjoint; `wanted`: which
-        inputs' adjoints are asked for. Needs a sweep that is `complete`."""
-        found = self._pulls.get((given, wanted))
+        inputs' adjoints are asked for; `spare`: it makes again the outputs that are. Needs a sweep
+        that is `complete`."""
+        found = self._pulls.get((given, wanted, spare))
         if found is None:
-            found = self._pulls[given, wanted] = self._pull(given, wanted)
+            found = self._pulls[given, wanted, spare] = self._pull(given, wanted, spare)
         return found
 
     def push(self, given: tuple[bool, ...]) -> Wiring:
@@ -169,7 +191,7 @@ class Sweep:
             found = self._pushes[given] = self._push(given)
         return found
 
-    def _pull(self, given: tuple[bool, ...], wanted: tuple[bool, ...]) -> Wiring:
+    def _pull(self, given: tuple[bool, ...], wanted: tuple[bool, ...], spare: bool) -> Wiring:
         none = Wiring(None, (), (None,) * len(wanted))
         if not any(given):
             return none
@@ -186,6 +208,11 @@ class Sweep:
             part = d.program
         if part is None:
             return none
+        for name in self.spare if spare else ():
+            if name in {v.name for v in part.values}:
+                part = remade(part, name, self.program)
+                assert part is not None, f"{name} is read too early"
+        d = replace(d, primal=primal_ports(self.program, part))
         results = [
             d.results.get(port) if want else None
             for port, want in zip(self.inputs, wanted, strict=True)

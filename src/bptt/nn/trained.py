@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from bptt.backends.cpu.run import Ready, Source, code_of
 from bptt.errors import UserError
-from bptt.ir.ports import At
+from bptt.ir.ports import At, Port
 from bptt.nn.backend import readable
 from bptt.nn.run import plain, run
 from bptt.nn.sweep import From, sweep_of
@@ -76,6 +76,8 @@ class Way:
         self.code = code_of(sweep_of(text).program)
         self.sweep = sweep_of(text).extended
         self.kept = sweep_of(text).kept
+        spare = {Port(name, At.STEPS) for name in self.sweep.spare}
+        self.held = [k for k, port in enumerate(self.sweep.outputs) if port not in spare]
         self.longer = code_of(self.sweep.program)
         self.forwards: dict[object, Forward] = {}
 
@@ -127,7 +129,8 @@ class Way:
             first = 1 + len(params)
             sources += [Source(k, -1) for k in range(first, first + len(starts) + len(outs))]
             saved = [t.shape for t in (x, *params, *starts)]
-            at = Forward(launch.ready(library, sources), outs, [*saved, *outs], {})
+            saved += [outs[k] for k in (self.held if longer else ())]
+            at = Forward(launch.ready(library, sources), outs, saved, {})
             _keep(self.forwards, key, at)
         return at
 
@@ -194,12 +197,12 @@ class Way:
         was given; None where it takes more than phases to find them."""
         if forward.saved != [t.shape for t in saved]:
             return None  # hooks have saved something else
-        given, outs = saved[: len(needs)], saved[len(needs) :]
+        given = saved[: len(needs)]
         key = (*[g is not None for g in grads], needs)
         at = forward.backwards.get(key)
         if at is None:
             seeded = [g is not None for g in grads]
-            at = self._pull(given, outs, lengths, seeded, needs)
+            at = self._pull(forward, given, lengths, seeded, needs)
             _keep(forward.backwards, key, at)
         if not at.possible:
             return None
@@ -208,7 +211,7 @@ class Way:
             return made
         held: list[Tensor] = []
         for k, there in at.seeds:
-            seed = grads[k] if there else torch.zeros_like(outs[k])
+            seed = grads[k] if there else given[0].new_zeros(forward.outs[k])
             assert seed is not None
             held.append(seed.contiguous())
         for n, whole in at.made:
@@ -229,8 +232,8 @@ class Way:
 
     def _pull(
         self,
+        forward: Forward,
         given: Sequence[Tensor],
-        outs: Sequence[Tensor],
         lengths: Lengths,
         seeded: Sequence[bool],
         needs: Sequence[bool],
@@ -241,7 +244,8 @@ class Way:
         wanted = [needs[1 + k] or (o >= 0 and needs[1 + o]) for k, o, _, _ in self.reads]
         wanted += needs[count:]
         there = {k for k, seed in zip(self.kept, seeded, strict=True) if seed}
-        wiring = self.sweep.pull(tuple([k in there for k in range(len(outs))]), tuple(wanted))
+        outs = range(len(forward.outs))
+        wiring = self.sweep.pull(tuple([k in there for k in outs]), tuple(wanted), spare=True)
         if wiring.sweep is None:
             return Backward()
         code = code_of(wiring.sweep.program)
@@ -249,9 +253,11 @@ class Way:
             return Backward(possible=False)
         first = len(wanted)  # of the outputs, among all that is saved
         known = [*self.shapes(x, params), *(tuple(t.shape) for t in given[count:])]
-        known += [self.grouped(k, t) for k, t in enumerate(outs)]
+        known += [self.grouped(k, forward.outs[k]) for k in outs]
         sources, seeds = self.sources(x, params), list[tuple[int, bool]]()
-        sources += [Source(count + k, -1) for k in range(first - len(self.reads) + len(outs))]
+        sources += [Source(k, -1) for k in range(count, len(given))]
+        held = {k: n for n, k in enumerate(self.held, len(given))}
+        sources += [Source(held.get(k, -1), -1) for k in outs]  # who is not held is made again
         feed: list[Source] = []
         shapes: list[Shape] = []
         for source, k in wiring.feed:
@@ -259,7 +265,7 @@ class Way:
             if source is From.SAVED:
                 feed.append(sources[k])
                 continue
-            feed.append(Source(len(given) + len(outs) + len(seeds), -1))
+            feed.append(Source(len(forward.saved) + len(seeds), -1))
             seeded_by = source is From.SEED
             seeds.append((self.kept.index(k) if seeded_by else k - first, seeded_by))
         launch = code.launch(tuple(shapes), lengths)
@@ -279,7 +285,7 @@ class Way:
         for n, out in enumerate(wiring.results[len(self.reads) :], count):
             if out is not None:
                 made[n] = True
-        before = len(given) + len(outs) + len(seeds)
+        before = len(forward.saved) + len(seeds)
         at = {n: before + place for place, n in enumerate(made)}
         places: dict[int, Source] = {}
         for read, source, out in zip(self.reads, sources, wiring.results, strict=False):
@@ -297,10 +303,9 @@ class Way:
         ready = launch.ready(code.library(x.dtype), feed)
         return Backward(ready, tuple(seeds), tuple(made.items()), tuple(scratch), same)
 
-    def grouped(self, k: int, t: Tensor) -> Shape:
+    def grouped(self, k: int, shape: Shape) -> Shape:
         """The shape of the longer sweep's output number `k` with the group axis."""
-        series = self.sweep.outputs[k].at is At.STEPS
-        return (1, *t.shape) if series else tuple(t.shape)
+        return (1, *shape) if self.sweep.outputs[k].at is At.STEPS else shape
 
 
 class _Trained(torch.autograd.Function):
@@ -311,7 +316,7 @@ class _Trained(torch.autograd.Function):
         outs = _outs(at, given)
         ctx.way, ctx.at, ctx.lengths, ctx.dtype = way, at, lengths, given[0].dtype
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*given, *outs)
+        ctx.save_for_backward(*given, *[outs[k] for k in way.held])
         return tuple([outs[k] for k in way.kept])
 
     @staticmethod

@@ -119,10 +119,12 @@ class _Run:
                 self.constant[e.name] = self.value(line, 0)
         for t in self.order():
             for line in lines:
+                if line.equation.kind is Kind.STEP:
+                    self.at[line.equation.name, t] = self.value(line, t)
+        for t in self.order():  # by now there is what a sum reads a step ahead of it
+            for line in lines:
                 e = line.equation
-                if e.kind is Kind.STEP:
-                    self.at[e.name, t] = self.value(line, t)
-                elif e.kind is Kind.SUM:
+                if e.kind is Kind.SUM:
                     self.constant[e.name] = self.constant[e.name] + self.value(line, t)
         for line in lines:
             e = line.equation

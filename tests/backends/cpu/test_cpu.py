@@ -11,6 +11,7 @@ import pytest
 import torch
 from backends_alike import (
     ODD,
+    REMADE,
     assert_close,
     float32_held_to_the_oracle,
     held_to_the_oracle,
@@ -21,7 +22,7 @@ from backends_alike import (
 from planted import planted
 from shapes import GRID, Shape, draw, expected
 from subjects import CORE
-from sweeps_of import SWEEPS, sweep
+from sweeps_of import AHEAD, SWEEPS, sweep
 from token_sweeps import READING, tokens_held_to_the_oracle
 from tolerances import BACKEND_SECOND, BACKEND_WIDE
 
@@ -66,6 +67,33 @@ def on_threads(p: Program, arrays: Any, batch_sizes: Any = None) -> Any:
 )
 def test_backend_is_the_oracle(cell: str, order: str, rng: np.random.Generator) -> None:
     held_to_the_oracle(on_threads, cell, order, "torch", rng)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("order", AHEAD)
+@pytest.mark.parametrize("cell", REMADE)
+def test_what_is_made_again(cell: str, order: str, rng: np.random.Generator) -> None:
+    assert len(inputs(sweep(cell, order))) < len(inputs(sweep(cell, "backward")))
+    held_to_the_oracle(on_threads, cell, order, "numpy", rng)
+
+
+@pytest.mark.parametrize("order", AHEAD)
+@pytest.mark.parametrize("fault", ["stays = 0", "left = 0"])
+def test_sums_of_other_steps_are_seen(
+    fault: str,
+    order: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rng: np.random.Generator,
+) -> None:
+    """The test above, tested: sums that do not stay behind, or leave a step out."""
+    right = {
+        "stays = 0": "stays = s->ahead && end < c->steps",
+        "left = 0": "left = s->ahead && n > 0",
+    }
+    planted(tmp_path, monkeypatch, "loop.c", right[fault], fault)
+    with pytest.raises(AssertionError):
+        held_to_the_oracle(on_threads, "lstm", order, "numpy", rng)
 
 
 @pytest.mark.usefixtures("poisoned")

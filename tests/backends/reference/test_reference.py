@@ -7,6 +7,7 @@ import pytest
 from backends_alike import (
     KINDS,
     ODD,
+    REMADE,
     assert_close,
     float32_held_to_the_oracle,
     held_to_the_oracle,
@@ -15,7 +16,7 @@ from backends_alike import (
 )
 from shapes import GRID, draw, expected
 from subjects import CORE
-from sweeps_of import SWEEPS, sweep
+from sweeps_of import AHEAD, SWEEPS, sweep
 from tolerances import BACKEND
 
 from bptt import cells
@@ -37,6 +38,13 @@ from bptt.ir.ports import inputs, outputs
 )
 def test_backend_is_the_oracle(cell: str, order: str, kind: str, rng: np.random.Generator) -> None:
     held_to_the_oracle(execute, cell, order, kind, rng)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("order", AHEAD)
+@pytest.mark.parametrize("cell", REMADE)
+def test_what_is_made_again(cell: str, order: str, rng: np.random.Generator) -> None:
+    held_to_the_oracle(execute, cell, order, "numpy", rng)
 
 
 @pytest.mark.usefixtures("poisoned")

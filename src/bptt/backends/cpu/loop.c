@@ -110,7 +110,9 @@ static void work(void *data) {
             }
             wait_for_all(t);
             if (!s->follows) continue;
-            follow(t, c->offset[first], c->offset[last], n > 0);
+            const i64 left = s->ahead && n > 0, stays = s->ahead && end < c->steps; /* a step behind */
+            follow(t, c->offset[s->dir > 0 ? first - left : first + stays],
+                   c->offset[s->dir > 0 ? last - stays : last + left], n > 0);
             wait_for_all(t);
         }
         if (!s->follows) follow(t, 0, c->rows, 0);

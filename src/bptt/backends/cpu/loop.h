@@ -115,7 +115,8 @@ typedef struct {
 
 typedef struct {
     int windows; /* whether what comes before the loop can be computed some steps ahead of it */
-    int follows; /* whether what comes after it, and the sums over time, can follow it so */
+    int follows; /* whether what comes after it, and the sums over time, can follow it so ... */
+    int ahead;   /* ... and whether a step behind it: sums read what the next step makes */
     int dir, sizes, ports, places, buffers, keys, phases, reduces, gemms, packed, numbers;
     void (*measure)(const i64 *n, i64 *size);
     const Place *place;

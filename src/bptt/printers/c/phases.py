@@ -13,7 +13,7 @@ from bptt.calculus.rewrites import substituted
 from bptt.ir.dims import Dim, Dims
 from bptt.ir.ops import number, ref, total
 from bptt.ir.plan import Block, Gemm, Phase, Plan, Reduce, Roll
-from bptt.ir.ports import At, Port, outputs
+from bptt.ir.ports import At, Port, edge_at, outputs
 from bptt.ir.program import MACHINE, Equation, Kind, Node, Role, refs, walk
 
 PIECES = frozenset(("concat", "embed", "block"))
@@ -96,6 +96,8 @@ class Reader:
             return Base("made", name)
         if lag == 0 and name in self.alias:
             return self.node(self.alias[name])
+        if lag == -1 and name in self.made:
+            return Base("made", name, self.p.dir, Port(name, edge_at(self.p, lag)))
         value = self.given[name]
         if value.per_sequence:
             return Base("static", name)

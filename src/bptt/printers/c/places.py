@@ -135,9 +135,16 @@ class Places:
 
     def follows(self) -> bool:
         """Whether what comes after the loop, sums over time too, can be worked out while the loop
-        goes on: none of it reads at other steps what this sweep makes."""
+        goes on: none of it reads at other steps what this sweep makes, but sums the step ahead."""
         reads = (u for uses in self.uses.values() for u in uses if u.region in ("after", "time"))
-        return self.windows() and not any(u.shift for u in reads)
+        late = [u for u in reads if u.shift and (u.region, u.shift) != ("time", self.p.dir)]
+        return self.windows() and not late
+
+    def ahead(self) -> bool:
+        """Whether a sum over time reads a step ahead of it what this sweep makes: what follows the
+        loop then stays a step behind it."""
+        uses = (u for found in self.uses.values() for u in found)
+        return any((u.region, u.shift) == ("time", self.p.dir) for u in uses)
 
     def kind(self, name: str) -> str | None:
         """The kind of memory that a value needs, by where it is read."""
@@ -156,7 +163,12 @@ class Places:
         near = ("before", "loop", "after", "time") if follows else ("before", "loop")
         together = all(u.region in near and not u.shift for u in uses)
         goes_along = follows or (region == "before" and self.windows())
-        return "WINDOW" if together and goes_along else "BUFFER"
+        if not (together and goes_along):
+            return "BUFFER"
+        return "SLIDE" if self.stays_behind(uses) else "WINDOW"
+
+    def stays_behind(self, uses: Sequence[Use]) -> bool:
+        return self.ahead() and any(u.region in ("after", "time") for u in uses)
 
     def kind_in_loop(self, uses: Sequence[Use], follows: bool) -> str:
         end = "last" if self.p.dir > 0 else "first"
@@ -168,7 +180,7 @@ class Places:
             return "BUFFER"
         if end in regions and self.p.dir > 0:
             return "BUFFER"  # sequences that end early have left the window by then
-        return "SLIDE" if shifted else "WINDOW"
+        return "SLIDE" if shifted or self.stays_behind(uses) else "WINDOW"
 
     def own_ports(self, kinds: dict[str, str | None]) -> None:
         """What comes out of the sweep is computed where it is wanted."""

@@ -352,7 +352,7 @@ class Tables:
         lines.append(
             '__attribute__((visibility("default"))) const Sweep bptt_sweep = {\n'
             f"    .windows = {int(self.places.windows())}, "
-            f".follows = {int(self.places.follows())}, "
+            f".follows = {int(self.places.follows())}, .ahead = {int(self.places.ahead())}, "
             f".dir = {self.p.dir}, .sizes = {len(self.sizes)}, .ports = {len(self.ports)}, "
             f".places = {len(t['place'].rows)}, .buffers = {len(places)},\n"
             f"    .keys = {len(t['key'].rows)}, .phases = {len(t['phase'].rows)}, "
