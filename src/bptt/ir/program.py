@@ -197,6 +197,8 @@ class Shown:
 class Program(Shown):
     """One sweep over time. `dir` +1 runs t = 0..T-1, -1 runs t = T-1..0.
 
+    Lags count steps back in that order. What is given is read at -1, 0 and 1, what is assigned at
+    0 and, a state, at 1; by sums, which are known when the loop is done, at -1 too.
     `outputs` may name steps, onces and sums. `loss` names the step whose sum over time is
     the loss, where the text has one.
     """

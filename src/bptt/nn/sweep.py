@@ -6,7 +6,7 @@ which gradients (or tangents), and where each tensor that sweep reads comes from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -24,9 +24,9 @@ from bptt.nn.shapes import Shape, output_shapes
 from bptt.printers.text import text as canonical_text
 
 Keep = Literal["all", "states", "sqrt"]
-"""What a run keeps for its backward pass, beside its inputs: all that the backward pass reads; its
-states, from which the rest is computed again; or its states at the first step of each window of
-about sqrt(T) steps, which is then run again."""
+"""What a run keeps for its backward pass, beside its inputs: all that the backward pass reads (but
+what the short way makes again for nothing); its states, from which the rest is computed again; or
+its states at the first step of each window of about sqrt(T) steps, which is then run again."""
 
 
 def checked_keep(keep: object) -> Keep:
@@ -148,28 +148,32 @@ class Sweep:
         only after the sweep."""
         p = self.program
         known = {*p.outputs, *(s.name for s in p.states), *p.late()}
-        for e in p.equations:
-            if e.name in known and e.rhs.op == "row_max":
-                # which element was the largest is found by comparing, to the last digit
-                known.update(name for name, lag in refs(e.rhs) if not lag)
-        return frozenset(known)
+        return frozenset(known | self._compared(known))
+
+    def _compared(self, names: Container[str]) -> set[str]:
+        """What the `names` are the largest elements of: which one that is is found by comparing,
+        to the last digit."""
+        largest = (e for e in self.program.equations if e.name in names and e.rhs.op == "row_max")
+        return {name for e in largest for name, lag in refs(e.rhs) if not lag}
 
     @cached_property
     def spare(self) -> tuple[str, ...]:
-        """The outputs that the adjoint sweep makes again of others at next to no cost."""
+        """The outputs that the adjoint sweep makes again of others at next to no cost, in the order
+        in which it can take them on."""
         p = self.program
         part = _part(adjoint(p, {e.name for e in p.steps()}), self.inputs)
-        by_name = {e.name: e for e in p.equations}
+        reads = {e.name: {name for name, _ in refs(e.rhs)} for e in p.steps()}
+        at_hand = {*p.outputs, *(v.name for v in p.values)}
+        apart = self._compared(reads)
         found: list[str] = []
-        for name in p.outputs:
-            read = {n for n, _ in refs(by_name[name].rhs)}
-            if part is None or name not in {v.name for v in part.values}:
+        for name in p.outputs if part else ():
+            assert part is not None
+            given = name in {v.name for v in part.values} and name in reads and name not in apart
+            if not given or not reads[name] <= at_hand - {*found}:
                 continue
-            whole = read <= {*p.outputs, *(v.name for v in p.values)} - {*found}
-            whole = whole and not any(name == n for f in found for n, _ in refs(by_name[f].rhs))
-            other = remade(part, name, p)
-            if whole and other is not None and nearly_known(part, by_name[name].rhs):
-                part = other
+            longer = remade(part, name, p)
+            if longer is not None and nearly_known(part, p.equation(name).rhs):
+                part = longer
                 found.append(name)
         return tuple(found)
 
