@@ -4,6 +4,7 @@ that want one. What is left out of a sweep must change nothing of what is left i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from subjects import CORE
 from sweeps_of import program
 from tolerances import BACKEND, BACKEND_SECOND
 
+from bptt import cells
 from bptt.backends.reference import execute
 from bptt.calculus.rewrites import layer, lower
 from bptt.ir.dims import shape_of
 from bptt.ir.ports import At, Port, inputs, outputs
 from bptt.ir.program import Program
-from bptt.nn.sweep import Sweep, sweep_of
+from bptt.nn.sweep import From, Sweep, sweep_of
 from bptt.proof import oracle
 
 SIZES = {"X": 2, "H": 3, "P": 5, "S": 2}
@@ -115,3 +117,23 @@ def test_nothing_comes_of_nothing() -> None:
     assert sweep.pull((True,) * given, (True,) * wanted) is sweep.pull(
         (True,) * given, (True,) * wanted
     )
+
+
+@pytest.mark.parametrize("cell", cells.names())
+def test_backward_sweeps_do_without_what_they_make_again(
+    cell: str, rng: np.random.Generator
+) -> None:
+    """Whatever is given and wanted, and whichever way the layer runs."""
+    p = program(cell)
+    for way in (1, -1):
+        sweep = sweep_of(replace(p, dir=way * p.dir)).extended
+        spare = {Port(name, At.STEPS) for name in sweep.spare}
+        assert len(spare) == len(sweep.spare) and spare <= {*sweep.outputs}
+        saved = (*sweep.inputs, *sweep.outputs)
+        for share in (1.0, 0.5, 0.2):
+            given, wanted = (
+                tuple(bool(n < share) for n in rng.random(len(ports)))
+                for ports in (sweep.outputs, sweep.inputs)
+            )
+            feed = sweep.pull(given, wanted, spare=True).feed
+            assert not spare & {saved[k] for source, k in feed if source is From.SAVED}

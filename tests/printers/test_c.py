@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,3 +85,24 @@ def test_where_the_loop_can_take_in_what_comes_before_it(
     joined = re.search(r"\.joined = (-?\d+)", source)
     assert joined is not None
     assert (int(joined[1]) >= 0) is there
+
+
+def test_what_is_printed_does_not_depend_on_the_process() -> None:
+    """Or nothing would be found in the cache. Python orders sets of words anew in each process."""
+    code = (
+        "from bptt.calculus.schedule import schedule; from bptt.printers.c import print_c\n"
+        "from sweeps_of import sweep\n"
+        "for cell in ('lstm', 'lem', 'slstm', 'layernorm_lstm'):\n"
+        "    for order in ('forward', 'backward', 'ahead'):\n"
+        "        print(print_c(schedule(sweep(cell, order))).source)\n"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in "13"
+    ]
+    assert printed[0] and printed[0] == printed[1]

@@ -212,7 +212,7 @@ class Sweep:
             part = d.program
         if part is None:
             return none
-        for name in self.spare if spare else ():
+        for name in self.spare if spare else ():  # of all that is read this reads a part
             if name in {v.name for v in part.values}:
                 part = remade(part, name, self.program)
                 assert part is not None, f"{name} is read too early"

@@ -7,6 +7,7 @@ run again by `bptt.nn.run.run`, which knows every transform and every order of d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -76,10 +77,15 @@ class Way:
         self.code = code_of(sweep_of(text).program)
         self.sweep = sweep_of(text).extended
         self.kept = sweep_of(text).kept
-        spare = {Port(name, At.STEPS) for name in self.sweep.spare}
-        self.held = [k for k, port in enumerate(self.sweep.outputs) if port not in spare]
         self.longer = code_of(self.sweep.program)
         self.forwards: dict[object, Forward] = {}
+
+    @cached_property
+    def held(self) -> list[int]:
+        """The numbers of the longer sweep's outputs that are kept: the backward one makes the
+        others again."""
+        spare = {Port(name, At.STEPS) for name in self.sweep.spare}
+        return [k for k, port in enumerate(self.sweep.outputs) if port not in spare]
 
     @property
     def possible(self) -> bool:

@@ -167,7 +167,11 @@ SHAPES = (
     Shape(5, 40, (32, 33, 6), groups=2, lengths=(5,) * 17 + (3,) * 16 + (2,) * 7),
     Shape(2, 150, (64, 5, 3)),
 )
-CELLS = ("lstm", "gru", "iosif", "deep_transition_rnn")
+# in the last four a product is itself an output, and lies where another one lay before the loop
+CELLS = (
+    *("lstm", "gru", "iosif", "deep_transition_rnn"),
+    *("lem", "lstm_hard", "janet", "slstm_exp"),
+)
 
 
 @pytest.fixture

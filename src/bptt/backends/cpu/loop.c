@@ -151,8 +151,8 @@ static Call *open_call(const Frame *f, int threads, const Team *team) {
     call.direct = call.rows <= FEW_ROWS;
     call.tiles = !call.direct && tiles_allowed();
     call.threads = (int)at_least(1, at_most(threads, MOST_THREADS));
-    if (work_of(&call) < ALONE) call.threads = 1;
     choose_loop(&call);
+    if (work_of(&call) < ALONE) call.threads = 1;
     call.window = window_of(&call);
     Arena arena = {0, 0};
     lay_out(&call, &arena);

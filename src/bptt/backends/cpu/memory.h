@@ -231,7 +231,8 @@ static i64 work_of(const Call *c) {
 }
 
 /* Steps for which what comes before the loop is computed together: as many as stay in the cache
- * until the loop reads them, and enough for the products to be worth their matrices. */
+ * until the loop reads them, and enough for the products to be worth their matrices. As many where the
+ * loop takes that in, so that its memory, which stays empty, is small. */
 static i64 window_of(const Call *c) {
     const Sweep *s = c->sweep;
     i64 numbers_a_row = 0, count = s->before_count, slides = 0;

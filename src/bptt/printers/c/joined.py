@@ -35,7 +35,7 @@ def joined(low: Lowered, places: Places, reader: Reader) -> list[list[Product]] 
         products: list[Product] = []
         for q in step.products:
             names = [_name(n, reader) for n in q.plus]
-            if any(name in made for name in names):
+            if any(n is not None for n in q.plus):
                 whole = _taken_in(q, names, made)
                 if whole is None:
                     return None

@@ -41,10 +41,10 @@ class Step:
     reduces: list[Reduce] = field(default_factory=list[Reduce])
     adds: str = ""
 
-    def made(self) -> set[str]:
-        """The names that it computes."""
-        found = {e.name for e in self.body} | {r.out for r in self.reduces}
-        return found | {out for g in self.products for out in g.outs}
+    def made(self) -> tuple[str, ...]:
+        """The names that it computes, in an order that is the same in every process."""
+        outs = (out for g in self.products for out in g.outs)
+        return (*(e.name for e in self.body), *(r.out for r in self.reduces), *outs)
 
     def reads(self) -> list[Node]:
         """The expressions that it computes from."""

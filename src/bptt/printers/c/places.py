@@ -92,7 +92,7 @@ class Places:
                 groups.append([])
                 made = set()
             groups[-1].append(step)
-            made |= step.made()
+            made.update(step.made())
         return groups
 
     def reads_of(self, nodes: Sequence[Node]) -> list[tuple[Base, bool]]:

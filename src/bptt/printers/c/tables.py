@@ -151,16 +151,18 @@ class Tables:
             for o in q.operands:
                 self.flag(o, flags)
         first = len(self.t["key"].rows)
+        reads = {key: keys.index(key) for key in keys}  # none of which is written
 
         def read(n: Node, start: Dim, length: Dim | None) -> int:
             self.flag(n, flags)
             key = self.key(n, start, length)
-            if key not in keys:
+            if key not in reads:
+                reads[key] = len(keys)
                 keys.append(key)
             base = self.reader.node(n)
             if base.kind == "made" and base.name in group and (start or not n.dims):
                 flags.add("WIDE")
-            return keys.index(key)
+            return reads[key]
 
         def write(name: str) -> int | None:
             place = self.places.place.get(name)
@@ -189,7 +191,7 @@ class Tables:
         assert len(reduces) == len(step.reduces), "a reduction is read by somebody"
         if products is not None:
             for n in (n for q in step.products for n in q.plus if n is not None):
-                keys[keys.index(self.key(n))] = self.zeros(n)  # a result may lie there, too: later
+                keys[reads[self.key(n)]] = self.zeros(n)
             gemms = []
             for q in products:
                 gemms.append((q, len(keys)))
