@@ -142,6 +142,20 @@ def test_wide_shapes(cell: str, order: str, shape: Shape, rng: np.random.Generat
         assert_close(f"{cell} {order} {shape} {port.name}", a, b, BACKEND_WIDE)
 
 
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_shares_that_do_not_come_out_even(order: str, rng: np.random.Generator) -> None:
+    """Five panels of columns for more threads than that, and for fewer: some share a panel's rows."""
+    p, shape = sweep("lstm", order), Shape(3, 11, (70, 5, 3))
+    given = draw(p, shape, rng)
+    want = run(reference.execute, p, shape, given, "numpy")
+    for threads in (2, 3, 4, 7):
+        torch.set_num_threads(threads)
+        got = run(execute, p, shape, given, "numpy")
+        for port, x, y in zip(outputs(p), got, want, strict=True):
+            assert_close(f"{order} {threads} threads {port.name}", x, y, BACKEND_WIDE)
+
+
 def test_a_long_sequence(rng: np.random.Generator) -> None:
     """Seventy thousand steps, forward and backward."""
     shape = Shape(70_000, 1, (3, 2, 1))

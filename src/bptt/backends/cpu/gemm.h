@@ -47,7 +47,10 @@ typedef struct {
 #define ROWS_12(DO) ROWS_11(DO) DO(11)
 #define BEGIN(r) V p##r = first, q##r = second;
 #define ZERO(r) V p##r = v_set(0), q##r = v_set(0);
-#define GO_ON(r) p##r = v_load(to + r * down), q##r = v_load(to + r * down + LANES);
+#define WANT(r)                                                                                    \
+    FETCH(to + r * down);                                                                          \
+    FETCH(to + r * down + LANES);
+#define GO_ON(r) p##r += v_load(to + r * down), q##r += v_load(to + r * down + LANES);
 #define ADD_ROW(r)                                                                                 \
     {                                                                                              \
         V e = v_set(x[r * row]);                                                                   \
@@ -186,19 +189,21 @@ static Rows *const multiply_rows[] = {
 #endif
 };
 
-/* to[r][0..NR) (+)= sum over k of a[k][r] * panel[k], for M rows: products over time. */
+/* to[r][0..NR) (+)= sum over k of a[k][r] * panel[k], for M rows: products over time. What is added
+ * to is asked for before the products and read behind them. */
 #define ALONG(M)                                                                                   \
     static __attribute__((noinline)) void columns##M(const real *a, i64 n, const real *panel,      \
                                                      real *to, i64 down, int more) {               \
         ROWS_##M(ZERO);                                                                            \
-        if (more) {                                                                                \
-            ROWS_##M(GO_ON)                                                                        \
-        }                                                                                          \
+        ROWS_##M(WANT)                                                                             \
         for (; n > 0; n--, a += M, panel += NR) {                                                  \
             const V b = *(const V *)panel, d = *(const V *)(panel + LANES);                        \
             FETCH(panel + AHEAD * NR);                                                             \
             FETCH(panel + AHEAD * NR + LANES);                                                     \
             ROWS_##M(ADD_COLUMN)                                                                   \
+        }                                                                                          \
+        if (more) {                                                                                \
+            ROWS_##M(GO_ON)                                                                        \
         }                                                                                          \
         ROWS_##M(PUT)                                                                              \
     }

@@ -4,17 +4,27 @@
 
 #include "call.h"
 
-/* So many rows times one panel, as evenly as they can be shared out to the kernels. */
-static void chunk_of(const Stretch *stretch, i64 count, i64 rows, const real *panel,
+/* Rows that the kernel multiplies at once: where all of them would lie in one set of the first-level cache,
+ * no more than fit in there. */
+static i64 most_rows(const Stretch *stretch, i64 count) {
+    for (i64 k = 0; k < count; k++)
+        if (numbers(stretch[k].row) % WAY == 0) return at_most(MR, WAYS);
+    return MR;
+}
+
+/* So many rows times one panel, as evenly as they can be shared out to the kernels, `most` at once. */
+static void chunk_of(const Stretch *stretch, i64 count, i64 rows, i64 most, const real *panel,
                      const real *add, real *to, i64 down) {
-    if (rows <= MR) {
+    if (rows <= most) {
         multiply_rows[rows](stretch, count, panel, add, to, down);
         return;
     }
     Stretch x[count + 1];
+    const unsigned groups = ((unsigned)rows + (unsigned)most - 1) / (unsigned)most;
+    const unsigned each = (unsigned)rows / groups, larger = (unsigned)rows % groups;
     i64 r = 0;
-    for (i64 group = (rows + MR - 1) / MR; group > 0; group--) {
-        const i64 m = (rows - r + group - 1) / group;
+    for (unsigned group = 0; group < groups; group++) {
+        const i64 m = each + (group < larger);
         for (i64 k = 0; k < count; k++)
             x[k] = (Stretch){stretch[k].at + r * stretch[k].row, stretch[k].row, stretch[k].count};
         multiply_rows[m](x, count, panel, add, to + r * down, down);
@@ -58,6 +68,7 @@ static void unpacked(const Call *c, const Gemm *g, const View *view, int out, i6
  * the last panel first. */
 typedef struct {
     i64 low, rows, panel, end, c1;
+    i64 most; /* rows that the kernel multiplies at once */
     int back;
     real *tile;
     i64 across, down;
@@ -147,7 +158,7 @@ static void straight(const Call *c, const Phase *p, const View *view, const Stre
         for (i64 lot = 0; lot < part->lots; lot++)
             tiles_times(c, gemm, part->left[lot], part->each, n, to.at + lot_at(part, lot) * to.row + n * NR, to.row);
         if (part->lots) continue;
-        chunk_of(stretch, count, part->rows, c->packed[gemm->packed] + n * depth * NR,
+        chunk_of(stretch, count, part->rows, part->most, c->packed[gemm->packed] + n * depth * NR,
                  gemm->ones ? c->added[gemm->packed] + n * NR : 0, to.at + part->low * to.row + n * NR, to.row);
     }
 }
@@ -202,7 +213,7 @@ static void multiply_packed(const Call *c, const Gemm *gemm, const Stretch *stre
         const real *add = gemm->ones ? c->added[gemm->packed] + (before + n) * NR : 0;
         real *to = product(part, out, gemm->outs, n);
         if (together == 1)
-            chunk_of(stretch, count, part->rows, panel, add, to, part->down);
+            chunk_of(stretch, count, part->rows, part->most, panel, add, to, part->down);
         else
             row_twice(stretch, count, panel, depth * NR, add, to, product(part, out, gemm->outs, n + 1));
     }
@@ -261,7 +272,7 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
         find_stretches(c, p, view, stretch, first);
         const i64 used = first[p->gemm_count];
         const i64 p0 = c0 / NR, p1 = (c1 + NR - 1) / NR;
-        Part part = {.low = a, .rows = rows, .tile = (real *)(t->own + c->tile_at)};
+        Part part = {.low = a, .rows = rows, .most = most_rows(stretch, used), .tile = (real *)(t->own + c->tile_at)};
         if (on_tiles(c, p)) part.lots = (rows + MOST_ROWS - 1) / MOST_ROWS;
         const half *left[part.lots * p->gemm_count + 1];
         int whole = !c->direct; /* every product is from panels */

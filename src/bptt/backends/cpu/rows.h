@@ -27,25 +27,48 @@ static i64 first_sequence(const Call *c, i64 first, i64 last, int k, int of) {
     return low;
 }
 
+/* Rows a to b of a run and columns c0 to c1, c0 a multiple of NR. */
+typedef struct {
+    i64 a, b, c0, c1;
+} Piece;
+
+enum { MOST_PIECES = 3 };
+
+/* A thread's share of so many rows where threads divide columns: whole panels and, where those do not
+ * come out even and are to be `split`, some rows of the panel at either end. */
+static int share_of(const Thread *t, i64 width, i64 rows, int split, Piece *piece) {
+    const i64 panels = (width + NR - 1) / NR, each = split ? rows : 1;
+    const i64 end = share(panels * each, t->me + 1, t->of);
+    int count = 0;
+    for (i64 at = share(panels * each, t->me, t->of); at < end; count++) {
+        const i64 panel = at / each, a = at % each;
+        const i64 whole = a ? 0 : (end - at) / each, b = whole ? each : at_most(each, a + end - at);
+        const i64 last = panel + at_least(1, whole);
+        piece[count] = (Piece){a, split ? b : rows, panel * NR, at_most(width, last * NR)};
+        at += whole ? whole * each : b - a;
+    }
+    return count;
+}
+
 /* Phases on the runs of one step, or of an end of the sequences. */
 static void run_step(Thread *t, int first, int count, const Run *runs, i64 run_count, int alone) {
     const Call *c = t->call;
-    const i64 b0 = t->b0, b1 = t->b1;
     for (int k = 0; k < count; k++) {
         const Phase *p = c->sweep->phase + first + k;
-        i64 c0 = 0, c1 = c->size[p->space];
-        if (c->columns) columns_of(t, c1, &c0, &c1);
+        const i64 width = c->size[p->space];
         for (i64 n = 0; n < run_count; n++) {
             const Run *run = runs + n;
-            i64 a = 0, b = run->count;
-            if (!c->columns) {
-                a = at_least(0, b0 - run->batch);
-                b = at_most(b, b1 - run->batch);
+            const int split = !alone && run->count >= LEAST_SPLIT;
+            const i64 from = at_least(0, t->b0 - run->batch), to = at_most(run->count, t->b1 - run->batch);
+            Piece piece[MOST_PIECES] = {{from, to, 0, width}};
+            const int pieces = c->columns ? share_of(t, width, run->count, split, piece) : 1;
+            for (const Piece *here = piece; here < piece + pieces; here++) {
+                const i64 rows = here->b - here->a;
+                const i64 parts = rows > 0 && on_tiles(c, p) ? (rows + TOGETHER - 1) / TOGETHER : 1;
+                for (i64 part = 0; part < parts; part++)
+                    run_phase(t, p, run, here->a + rows * part / parts, here->a + rows * (part + 1) / parts,
+                              here->c0, here->c1, 0);
             }
-            if (c0 >= c1 && c->columns) continue;
-            const i64 parts = b > a && on_tiles(c, p) ? (b - a + TOGETHER - 1) / TOGETHER : 1;
-            for (i64 part = 0; part < parts; part++)
-                run_phase(t, p, run, a + (b - a) * part / parts, a + (b - a) * (part + 1) / parts, c0, c1, 0);
         }
         if (c->columns && !alone) wait_for_all(t);
     }
