@@ -145,11 +145,11 @@ def test_wide_shapes(cell: str, order: str, shape: Shape, rng: np.random.Generat
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("order", ["forward", "backward"])
 def test_shares_that_do_not_come_out_even(order: str, rng: np.random.Generator) -> None:
-    """Five panels of columns for more threads than that, and for fewer: some share a panel's rows."""
+    """Fewer panels of columns than threads, and more: some share a panel's rows."""
     p, shape = sweep("lstm", order), Shape(3, 11, (70, 5, 3))
     given = draw(p, shape, rng)
     want = run(reference.execute, p, shape, given, "numpy")
-    for threads in (2, 3, 4, 7):
+    for threads in (2, 3, 4, 20):
         torch.set_num_threads(threads)
         got = run(execute, p, shape, given, "numpy")
         for port, x, y in zip(outputs(p), got, want, strict=True):

@@ -24,7 +24,7 @@ enum {
     ROW_BLOCK = 8 * MR,   /* rows that go through all phases of a group together */
     CHUNK = 4 * MR,       /* rows whose products go through a panel while it is near */
     TOGETHER = 4 * MOST_ROWS, /* rows that go through a panel together on tiles */
-    WAY = 4096, WAYS = 8, /* bytes of the first-level cache whose sets are all different, and how many of them */
+    WAY = 4096, WAYS = 8, /* rows so many bytes apart share a set of the first-level cache, where so many fit */
     TILE = 4096,          /* numbers of the products that a body is given at once */
     ACROSS = (1 << 20) / (KC * NR * (i64)sizeof(real)), /* panels that stay in the second-level cache */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
@@ -51,7 +51,7 @@ enum {
     LEAST_SPREAD = 24,     /* ... where the matrix comes from the last cache in each step, ... */
     LEAST_JOINED = 12,     /* ... for the input's product to be done in the loop, beside the state's, ... */
     LEAST_SUMS = 512,      /* ... and in all, for sums over time: the unit has to wake up */
-    LEAST_SPLIT = 8,       /* rows of a step of which two threads may have some of one panel each */
+    LEAST_SPLIT = 8,       /* rows of a step from which on threads may share those of one panel */
     SPINS = 2000,          /* that a thread waits for another, some 50 microseconds, before it sleeps */
 #endif
     ROWS_EACH = 8,        /* sequences that a thread must have for its share to be by sequences */
@@ -103,7 +103,7 @@ typedef struct {
     i64 own_size, tile_at, block_at, sums_at, left_at, right_at, split_at, keys_at;
     i64 window;         /* steps for which what the loop needs is computed together */
     i64 *block_offset;  /* of each block buffer in a thread's memory, in numbers */
-    int columns;        /* threads divide columns and wait for each other in each step */
+    int columns;        /* threads divide columns (and rows of a panel) and wait for each other in each step */
     int packed_before;
     int tiles;          /* the matrix unit may be used */
     int direct;         /* so few rows that matrices are read as they lie */

@@ -47,9 +47,7 @@ typedef struct {
 #define ROWS_12(DO) ROWS_11(DO) DO(11)
 #define BEGIN(r) V p##r = first, q##r = second;
 #define ZERO(r) V p##r = v_set(0), q##r = v_set(0);
-#define WANT(r)                                                                                    \
-    FETCH(to + r * down);                                                                          \
-    FETCH(to + r * down + LANES);
+#define WANT(r) FETCH_ROW(to + r * down);
 #define GO_ON(r) p##r += v_load(to + r * down), q##r += v_load(to + r * down + LANES);
 #define ADD_ROW(r)                                                                                 \
     {                                                                                              \
@@ -67,8 +65,9 @@ typedef struct {
     v_store(to + r * down, p##r);                                                                  \
     v_store(to + r * down + LANES, q##r);
 
-/* A panel's rows to come: they may lie in the last cache, and a page ends every few of them. */
-#define AHEAD 16
+/* Numbers between a panel's row and what is asked for meanwhile: it may lie in the last cache, and a page
+ * ends every few rows. */
+#define AHEAD (2048 / (i64)sizeof(real))
 #if defined(__x86_64__)
 #define FETCH(at) __asm__ volatile("prefetcht0 %0" ::"m"(*(const real *)(at)))
 #elif defined(__aarch64__)
@@ -76,6 +75,10 @@ typedef struct {
 #else
 #define FETCH(at) (void)(at)
 #endif
+#define LINE (64 / (i64)sizeof(real)) /* numbers of a cache line */
+#define FETCH_ROW(at)                                                                              \
+    FETCH(at);                                                                                     \
+    if (NR > LINE) FETCH((at) + LINE)
 
 /* to[r][0..NR) = add + sum over k of a(r, k) * panel[k], for M rows. */
 #define MANY(M)                                                                                    \
@@ -88,8 +91,7 @@ typedef struct {
             const real *x = a->at;                                                                 \
             for (i64 k = a->count; k > 0; k--, x++, panel += NR) {                                 \
                 const V b = *(const V *)panel, d = *(const V *)(panel + LANES);                    \
-                FETCH(panel + AHEAD * NR);                                                         \
-                FETCH(panel + AHEAD * NR + LANES);                                                 \
+                FETCH_ROW(panel + AHEAD);                                                          \
                 ROWS_##M(ADD_ROW)                                                                  \
             }                                                                                      \
         }                                                                                          \
@@ -198,8 +200,7 @@ static Rows *const multiply_rows[] = {
         ROWS_##M(WANT)                                                                             \
         for (; n > 0; n--, a += M, panel += NR) {                                                  \
             const V b = *(const V *)panel, d = *(const V *)(panel + LANES);                        \
-            FETCH(panel + AHEAD * NR);                                                             \
-            FETCH(panel + AHEAD * NR + LANES);                                                     \
+            FETCH_ROW(panel + AHEAD);                                                              \
             ROWS_##M(ADD_COLUMN)                                                                   \
         }                                                                                          \
         if (more) {                                                                                \

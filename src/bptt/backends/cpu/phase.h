@@ -8,7 +8,7 @@
  * no more than fit in there. */
 static i64 most_rows(const Stretch *stretch, i64 count) {
     for (i64 k = 0; k < count; k++)
-        if (numbers(stretch[k].row) % WAY == 0) return at_most(MR, WAYS);
+        if (stretch[k].row && numbers(stretch[k].row) % WAY == 0) return at_most(MR, WAYS);
     return MR;
 }
 

@@ -34,8 +34,9 @@ typedef struct {
 
 enum { MOST_PIECES = 3 };
 
-/* A thread's share of so many rows where threads divide columns: whole panels and, where those do not
- * come out even and are to be `split`, some rows of the panel at either end. */
+/* A thread's share of so many rows where threads divide columns, as at most MOST_PIECES: whole panels and,
+ * where those do not come out even and are to be `split`, some rows of the panel at either end, or, of fewer
+ * panels than threads, some rows of one. */
 static int share_of(const Thread *t, i64 width, i64 rows, int split, Piece *piece) {
     const i64 panels = (width + NR - 1) / NR, each = split ? rows : 1;
     const i64 end = share(panels * each, t->me + 1, t->of);
@@ -50,25 +51,29 @@ static int share_of(const Thread *t, i64 width, i64 rows, int split, Piece *piec
     return count;
 }
 
+/* A piece, no more rows at once than go through a panel together. */
+static void run_piece(Thread *t, const Phase *p, const Run *run, const Piece *piece) {
+    const i64 a = piece->a, rows = piece->b - a;
+    const i64 parts = rows > 0 && on_tiles(t->call, p) ? (rows + TOGETHER - 1) / TOGETHER : 1;
+    for (i64 part = 0; part < parts; part++)
+        run_phase(t, p, run, a + rows * part / parts, a + rows * (part + 1) / parts, piece->c0, piece->c1, 0);
+}
+
 /* Phases on the runs of one step, or of an end of the sequences. */
 static void run_step(Thread *t, int first, int count, const Run *runs, i64 run_count, int alone) {
     const Call *c = t->call;
     for (int k = 0; k < count; k++) {
         const Phase *p = c->sweep->phase + first + k;
         const i64 width = c->size[p->space];
-        for (i64 n = 0; n < run_count; n++) {
-            const Run *run = runs + n;
-            const int split = !alone && run->count >= LEAST_SPLIT;
+        for (const Run *run = runs; run < runs + run_count; run++) {
             const i64 from = at_least(0, t->b0 - run->batch), to = at_most(run->count, t->b1 - run->batch);
             Piece piece[MOST_PIECES] = {{from, to, 0, width}};
-            const int pieces = c->columns ? share_of(t, width, run->count, split, piece) : 1;
-            for (const Piece *here = piece; here < piece + pieces; here++) {
-                const i64 rows = here->b - here->a;
-                const i64 parts = rows > 0 && on_tiles(c, p) ? (rows + TOGETHER - 1) / TOGETHER : 1;
-                for (i64 part = 0; part < parts; part++)
-                    run_phase(t, p, run, here->a + rows * part / parts, here->a + rows * (part + 1) / parts,
-                              here->c0, here->c1, 0);
+            int pieces = 1;
+            if (c->columns) {
+                const int split = !alone && !on_tiles(c, p) && run->count >= LEAST_SPLIT;
+                pieces = share_of(t, width, run->count, split, piece);
             }
+            for (int n = 0; n < pieces; n++) run_piece(t, p, run, piece + n);
         }
         if (c->columns && !alone) wait_for_all(t);
     }
