@@ -26,7 +26,7 @@ SOURCE = ROOT / "tests" / "backends" / "cpu" / "maths.c"
 PAGE = ROOT / "docs" / "accuracy.md"
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
-FLAGS = "-O3 -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fPIC -shared -Wall "
+FLAGS = "-O2 -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fPIC -shared -Wall "
 FLAGS += "-Wextra -Werror -Wno-psabi"
 # What a machine has, by the compiler's word for it: widest first.
 LEVELS = {

@@ -48,3 +48,6 @@ void first_of(const real *a, const real *b, real *y, int n) {
 }
 void copy_some(const real *x, real *y, int n) { v_store_n(y, v_load_n(x, n), n); }
 void load_some(const real *x, real *y, int n) { v_store(y, v_load_n(x, n)); }
+void load_piece(const real *x, int64_t c, int64_t length, real *y, int n) {
+  v_store(y, v_piece(n, x, c, length));
+}

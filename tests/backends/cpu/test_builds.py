@@ -111,7 +111,7 @@ def test_arm(real: str, tmp_path: Path) -> None:
 def compiled(
     text: str, flags: list[str], folder: Path, compiler: tuple[str, ...] = ("gcc",)
 ) -> None:
-    usual = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+    usual = ["-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
     command = [*compiler, *usual, *flags, "-I", str(FOLDER), "-fPIC", "-c", "-x", "c", "-"]
     # a file: to /dev/null, one of the compilers leaves its object in the folder it is called from
     done = said([*command, "-o", str(folder / "object.o")], input=text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,6 +181,29 @@ def test_part_of_a_vector_touches_no_more(dtype: str, level: str) -> None:
         np.testing.assert_array_equal(y, np.where(np.arange(many) < n, x, 0))
         lib.first_of(pointer(x), pointer(-x), pointer(y), n)
         np.testing.assert_array_equal(y, np.where(np.arange(many) < n, x, -x))
+
+
+@pytest.mark.parametrize(("dtype", "level"), builds())
+def test_a_piece_of_a_vector_reads_no_more(dtype: str, level: str) -> None:
+    """What lies beside it is memory that nobody may read."""
+    lib, kind = library(dtype, level), DTYPES[dtype]
+    many, page = lib.lanes(), mmap.PAGESIZE
+    memory = mmap.mmap(-1, 3 * page)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    for k in (0, 2):
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + k * page), page, 0) == 0
+    for length in range(2 * many + 1):
+        for first in (page, 2 * page - length * np.dtype(kind).itemsize):  # at either end
+            x = np.frombuffer(memory, kind, length, first)
+            x[:] = np.arange(1, length + 1)
+            for c in range(-many - 1, length + 2):
+                want = np.zeros(4 * many, kind)
+                want[max(0, -c) : max(0, length - c)] = x[max(0, c) :]
+                for n in range(many + 1):
+                    y = np.full(many, -1, kind)
+                    where = ctypes.c_int64(c), ctypes.c_int64(length)
+                    lib.load_piece(ctypes.c_void_p(start + first), *where, pointer(y), n)
+                    np.testing.assert_array_equal(y, np.where(np.arange(many) < n, want[:many], 0))
 
 
 @pytest.mark.parametrize(("dtype", "level"), builds())

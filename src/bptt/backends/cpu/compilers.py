@@ -25,7 +25,7 @@ TARGETS = ("native", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 # NaN and infinity keep their meaning: no -ffast-math. Threads come from outside: no -fopenmp.
 _FLAGS = (
-    *("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-O2", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
     *("-fPIC", "-shared", "-fvisibility=hidden"),
 )
 _FLAGS_AT_END = ("-lm",)

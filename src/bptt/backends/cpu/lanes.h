@@ -80,7 +80,7 @@ BPTT_INLINE V v_pick(I mask, V a, V b) { return (V)((mask & (I)a) | (~mask & (I)
 // The mask of the first n lanes.
 BPTT_INLINE I v_first(int n) { return (I){BPTT_COUNT} < (I){BPTT_EACH((whole)n)}; }
 
-// On x86, loads and stores can leave lanes out: BPTT_LOAD_SOME and BPTT_STORE_SOME.
+// On x86, loads and stores can leave lanes out: BPTT_LOAD_SOME, of lanes a to b, and BPTT_STORE_SOME.
 #if BPTT_WIDE
 #define BPTT_KIND pd
 typedef long long V_lanes __attribute__((vector_size(BPTT_BYTES)));
@@ -92,23 +92,35 @@ typedef int V_lanes __attribute__((vector_size(BPTT_BYTES)));
 #define BPTT_NAME_(op, kind, size) BPTT_NAME__(op, kind, size)
 #define BPTT_NAME(op, size) BPTT_NAME_(op, BPTT_KIND, size) // of an instruction for real
 #if BPTT_BYTES == 64 && defined(__AVX512F__) && __has_builtin(__builtin_ia32_loadups512_mask)
-#define BPTT_LOAD_SOME(p, n) BPTT_NAME(loadu, 512_mask)(p, (V){0}, (1u << (n)) - 1)
+#define BPTT_LOAD_SOME(p, a, b) BPTT_NAME(loadu, 512_mask)(p, (V){0}, (1u << (b)) - (1u << (a)))
 #define BPTT_STORE_SOME(p, v, n) BPTT_NAME(storeu, 512_mask)(p, v, (1u << (n)) - 1)
 #elif BPTT_BYTES == 32 && defined(__AVX__) && __has_builtin(__builtin_ia32_maskloadps256)
-#define BPTT_LOAD_SOME(p, n) BPTT_NAME(maskload, 256)((const V *)(p), (V_lanes)v_first(n))
+#define BPTT_LOAD_SOME(p, a, b)                                                                    \
+  BPTT_NAME(maskload, 256)((const V *)(p), (V_lanes)(v_first(b) & ~v_first(a)))
 #define BPTT_STORE_SOME(p, v, n) BPTT_NAME(maskstore, 256)((V *)(p), (V_lanes)v_first(n), v)
 #endif
 
-// The first n numbers at p, 0 <= n <= LANES, and zeros. Reads no others.
-BPTT_INLINE V v_load_n(const real *p, int n) {
-  if (n == LANES) return v_load(p);
+// Numbers a to b at p in lanes of these numbers, 0 <= a <= b <= LANES, and zeros. Reads no others.
+BPTT_INLINE V v_load_some(const real *p, int a, int b) {
 #ifdef BPTT_LOAD_SOME
-  return (V)BPTT_LOAD_SOME(p, n);
+  return (V)BPTT_LOAD_SOME(p, a, b);
 #else
   V v = {0};
-  for (int i = 0; i < n; i++) v[i] = p[i];
+  for (int i = a; i < b; i++) v[i] = p[i];
   return v;
 #endif
+}
+
+// The first n numbers at p, 0 <= n <= LANES, and zeros. Reads no others.
+BPTT_INLINE V v_load_n(const real *p, int n) {
+  return n == LANES ? v_load(p) : v_load_some(p, 0, n);
+}
+
+// Of `length` numbers at p, those from c on in the first n lanes, and zeros beside them. Reads no others.
+BPTT_INLINE V v_piece(int n, const real *p, int64_t c, int64_t length) {
+  if (c >= 0 && c + n <= length) return v_load_n(p + c, n);
+  const int64_t a = c < 0 ? -c : 0, b = c + n < length ? n : length - c;
+  return a < b ? v_load_some(p + c, (int)a, (int)b) : v_set(0);
 }
 
 // The first n lanes, 0 <= n <= LANES, to p. Writes no others.

@@ -59,16 +59,6 @@ typedef struct {
     int place, transposed, row, rows, col, cols;
 } Block;
 
-/* Columns c to c + LANES of a value that has `length` of them, and zeros beside it (n: how many
- * lanes count). */
-INL V v_piece(int n, const real *p, i64 c, i64 length) {
-    if (n == LANES && c >= 0 && c + LANES <= length) return v_load(p + c);
-    V v = v_set(0);
-    for (int k = 0; k < n; k++)
-        if (c + k >= 0 && c + k < length) v[k] = p[c + k];
-    return v;
-}
-
 /* Outputs side by side = a packed matrix times operands side by side (`ones`: the number 1). */
 typedef struct {
     int outs, operands, keys, ones, blocks, packed;
