@@ -129,9 +129,7 @@ WIDE = (
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("order", ["forward", "backward"])
-@pytest.mark.parametrize(
-    "cell", ["lstm", "gru_cho", "layernorm_lstm", "on_lstm", "fs_lstm2", "lmu"]
-)
+@pytest.mark.parametrize("cell", MIXED)
 @pytest.mark.parametrize("shape", WIDE, ids=str)
 def test_wide_shapes(cell: str, order: str, shape: Shape, rng: np.random.Generator) -> None:
     """Against the plain backend, which the oracle holds: it is too slow for these itself."""
@@ -140,6 +138,19 @@ def test_wide_shapes(cell: str, order: str, shape: Shape, rng: np.random.Generat
     want = run(reference.execute, p, shape, given, "numpy")
     for port, a, b in zip(outputs(p), run(on_threads, p, shape, given, "numpy"), want, strict=True):
         assert_close(f"{cell} {order} {shape} {port.name}", a, b, BACKEND_WIDE)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_every_width_of_a_last_panel(order: str, rng: np.random.Generator) -> None:
+    """Of the state and of the input: some need the first vector of a panel only."""
+    p = sweep("lstm", order)
+    for width in range(1, 36):
+        shape = Shape(2, 1 + width % 14, (width, 36 - width, 3))
+        given = draw(p, shape, rng)
+        got, want = (run(f, p, shape, given, "numpy") for f in (on_threads, reference.execute))
+        for port, a, b in zip(outputs(p), got, want, strict=True):
+            assert_close(f"{order} {shape} {port.name}", a, b, BACKEND_WIDE)
 
 
 @pytest.mark.usefixtures("poisoned")

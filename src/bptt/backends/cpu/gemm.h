@@ -45,23 +45,28 @@ typedef struct {
 #define ROWS_10(DO) ROWS_9(DO) DO(9)
 #define ROWS_11(DO) ROWS_10(DO) DO(10)
 #define ROWS_12(DO) ROWS_11(DO) DO(11)
-#define BEGIN(r) V p##r = first, q##r = second;
-#define ZERO(r) V p##r = v_set(0), q##r = v_set(0);
-#define WANT(r) FETCH_ROW(to + r * down);
-#define GO_ON(r) p##r += v_load(to + r * down), q##r += v_load(to + r * down + LANES);
-#define ADD_ROW(r)                                                                                 \
+/* What is done for a row, by the vectors of a panel that count: WIDE has both, SLIM the first alone. */
+#define BEGIN_SLIM(r) V p##r = first;
+#define BEGIN_WIDE(r) V p##r = first, q##r = second;
+#define ZERO_SLIM(r) V p##r = v_set(0);
+#define ZERO_WIDE(r) V p##r = v_set(0), q##r = v_set(0);
+#define WANT_SLIM(r) FETCH_SLIM(to + r * down);
+#define WANT_WIDE(r) FETCH_WIDE(to + r * down);
+#define GO_ON_SLIM(r) p##r += v_load(to + r * down);
+#define GO_ON_WIDE(r) p##r += v_load(to + r * down), q##r += v_load(to + r * down + LANES);
+#define ADD_SLIM(r, number) p##r += v_set(number) * b;
+#define ADD_WIDE(r, number)                                                                        \
     {                                                                                              \
-        V e = v_set(x[r * row]);                                                                   \
+        V e = v_set(number);                                                                       \
         p##r += e * b;                                                                             \
         q##r += e * d;                                                                             \
     }
-#define ADD_COLUMN(r)                                                                              \
-    {                                                                                              \
-        V e = v_set(a[r]);                                                                         \
-        p##r += e * b;                                                                             \
-        q##r += e * d;                                                                             \
-    }
-#define PUT(r)                                                                                     \
+#define ADD_ROW_SLIM(r) ADD_SLIM(r, x[r * row])
+#define ADD_ROW_WIDE(r) ADD_WIDE(r, x[r * row])
+#define ADD_COLUMN_SLIM(r) ADD_SLIM(r, a[r])
+#define ADD_COLUMN_WIDE(r) ADD_WIDE(r, a[r])
+#define PUT_SLIM(r) v_store(to + r * down, p##r);
+#define PUT_WIDE(r)                                                                                \
     v_store(to + r * down, p##r);                                                                  \
     v_store(to + r * down + LANES, q##r);
 
@@ -76,39 +81,43 @@ typedef struct {
 #define FETCH(at) (void)(at)
 #endif
 #define LINE (64 / (i64)sizeof(real)) /* numbers of a cache line */
-#define FETCH_ROW(at)                                                                              \
+#define FETCH_SLIM(at) FETCH(at)
+#define FETCH_WIDE(at)                                                                             \
     FETCH(at);                                                                                     \
     if (NR > LINE) FETCH((at) + LINE)
 
-/* to[r][0..NR) = add + sum over k of a(r, k) * panel[k], for M rows. */
-#define MANY(M)                                                                                    \
-    static __attribute__((noinline)) void rows##M(const Stretch *a, i64 count, const real *panel,  \
-                                                  const real *add, real *to, i64 down) {           \
+/* to[r][0..NR) = add + sum over k of a(r, k) * panel[k], for M rows; of a SLIM panel 0 to LANES alone. */
+#define ROWS_OF(M, KIND)                                                                           \
+    static __attribute__((noinline)) void rows##M##_##KIND(                                        \
+        const Stretch *a, i64 count, const real *panel, const real *add, real *to, i64 down) {     \
         const V first = add ? v_load(add) : v_set(0), second = add ? v_load(add + LANES) : first;  \
-        ROWS_##M(BEGIN);                                                                           \
+        (void)second;                                                                              \
+        ROWS_##M(BEGIN_##KIND);                                                                    \
         for (; count > 0; count--, a++) {                                                          \
             const i64 row = a->row;                                                                \
             const real *x = a->at;                                                                 \
             for (i64 k = a->count; k > 0; k--, x++, panel += NR) {                                 \
                 const V b = *(const V *)panel, d = *(const V *)(panel + LANES);                    \
-                FETCH_ROW(panel + AHEAD);                                                          \
-                ROWS_##M(ADD_ROW)                                                                  \
+                (void)d;                                                                           \
+                FETCH_##KIND(panel + AHEAD);                                                       \
+                ROWS_##M(ADD_ROW_##KIND)                                                           \
             }                                                                                      \
         }                                                                                          \
-        ROWS_##M(PUT)                                                                              \
+        ROWS_##M(PUT_##KIND)                                                                       \
     }
+#define MANY(M) ROWS_OF(M, WIDE) ROWS_OF(M, SLIM)
 MANY(4) MANY(5) MANY(6)
 #if MR == 12
 MANY(7) MANY(8) MANY(9) MANY(10) MANY(11) MANY(12)
 #endif
 
 /* The same with S sums of every S-th k: few rows would leave the multipliers waiting. */
-INL void multiply_few(const int M, const int S, const Stretch *a, i64 count, const real *panel,
+INL void multiply_few(const int M, const int S, const int N, const Stretch *a, i64 count, const real *panel,
                       const real *add, real *to, i64 down) {
-    V sum[S][M][NV];
+    V sum[S][M][N];
     UNROLL for (int s = 0; s < S; s++) {
         UNROLL for (int r = 0; r < M; r++) {
-            UNROLL for (int v = 0; v < NV; v++)
+            UNROLL for (int v = 0; v < N; v++)
                 sum[s][r][v] = s == 0 && add ? v_load(add + v * LANES) : v_set(0);
         }
     }
@@ -120,7 +129,7 @@ INL void multiply_few(const int M, const int S, const Stretch *a, i64 count, con
             UNROLL for (int s = 0; s < S; s++) {
                 UNROLL for (int r = 0; r < M; r++) {
                     V e = v_set(x[r * row + k + s]);
-                    UNROLL for (int v = 0; v < NV; v++)
+                    UNROLL for (int v = 0; v < N; v++)
                         sum[s][r][v] += e * *(const V *)(panel + s * NR + v * LANES);
                 }
             }
@@ -128,13 +137,13 @@ INL void multiply_few(const int M, const int S, const Stretch *a, i64 count, con
         for (; k < n; k++, panel += NR) {
             UNROLL for (int r = 0; r < M; r++) {
                 V e = v_set(x[r * row + k]);
-                UNROLL for (int v = 0; v < NV; v++)
+                UNROLL for (int v = 0; v < N; v++)
                     sum[0][r][v] += e * *(const V *)(panel + v * LANES);
             }
         }
     }
     UNROLL for (int r = 0; r < M; r++) {
-        UNROLL for (int v = 0; v < NV; v++) {
+        UNROLL for (int v = 0; v < N; v++) {
             V whole = sum[0][r][v];
             UNROLL for (int s = 1; s < S; s++) whole += sum[s][r][v];
             v_store(to + r * down + v * LANES, whole);
@@ -142,11 +151,12 @@ INL void multiply_few(const int M, const int S, const Stretch *a, i64 count, con
     }
 }
 
-#define FEW(M, S)                                                                                  \
-    static __attribute__((noinline)) void rows##M(const Stretch *a, i64 count, const real *panel,  \
-                                                  const real *add, real *to, i64 down) {           \
-        multiply_few(M, S, a, count, panel, add, to, down);                                        \
+#define FEW_OF(M, S, KIND, N)                                                                      \
+    static __attribute__((noinline)) void rows##M##_##KIND(                                        \
+        const Stretch *a, i64 count, const real *panel, const real *add, real *to, i64 down) {     \
+        multiply_few(M, S, N, a, count, panel, add, to, down);                                     \
     }
+#define FEW(M, S) FEW_OF(M, S, WIDE, NV) FEW_OF(M, S, SLIM, 1)
 FEW(1, 4) FEW(2, 2) FEW(3, 2)
 
 /* One row times two panels, the second `apart` numbers behind the first: an operand is read once. */
@@ -184,42 +194,43 @@ static __attribute__((noinline)) void row_twice(const Stretch *a, i64 count, con
 }
 
 typedef void Rows(const Stretch *, i64, const real *, const real *, real *, i64);
-static Rows *const multiply_rows[] = {
-    0, rows1, rows2, rows3, rows4, rows5, rows6,
 #if MR == 12
-    rows7, rows8, rows9, rows10, rows11, rows12,
+#define EACH_M(OF) {0, OF(1), OF(2), OF(3), OF(4), OF(5), OF(6), OF(7), OF(8), OF(9), OF(10), OF(11), OF(12)}
+#else
+#define EACH_M(OF) {0, OF(1), OF(2), OF(3), OF(4), OF(5), OF(6)}
 #endif
-};
+#define WIDE_ROWS(M) rows##M##_WIDE
+#define SLIM_ROWS(M) rows##M##_SLIM
+static Rows *const multiply_rows[2][MR + 1] = {EACH_M(WIDE_ROWS), EACH_M(SLIM_ROWS)};
 
 /* to[r][0..NR) (+)= sum over k of a[k][r] * panel[k], for M rows: products over time. What is added
  * to is asked for before the products and read behind them. */
-#define ALONG(M)                                                                                   \
-    static __attribute__((noinline)) void columns##M(const real *a, i64 n, const real *panel,      \
-                                                     real *to, i64 down, int more) {               \
-        ROWS_##M(ZERO);                                                                            \
-        ROWS_##M(WANT)                                                                             \
+#define ALONG_OF(M, KIND)                                                                          \
+    static __attribute__((noinline)) void columns##M##_##KIND(const real *a, i64 n, const real *panel, \
+                                                              real *to, i64 down, int more) {      \
+        ROWS_##M(ZERO_##KIND);                                                                     \
+        ROWS_##M(WANT_##KIND)                                                                      \
         for (; n > 0; n--, a += M, panel += NR) {                                                  \
             const V b = *(const V *)panel, d = *(const V *)(panel + LANES);                        \
-            FETCH_ROW(panel + AHEAD);                                                              \
-            ROWS_##M(ADD_COLUMN)                                                                   \
+            (void)d;                                                                               \
+            FETCH_##KIND(panel + AHEAD);                                                           \
+            ROWS_##M(ADD_COLUMN_##KIND)                                                            \
         }                                                                                          \
         if (more) {                                                                                \
-            ROWS_##M(GO_ON)                                                                        \
+            ROWS_##M(GO_ON_##KIND)                                                                 \
         }                                                                                          \
-        ROWS_##M(PUT)                                                                              \
+        ROWS_##M(PUT_##KIND)                                                                       \
     }
+#define ALONG(M) ALONG_OF(M, WIDE) ALONG_OF(M, SLIM)
 ALONG(1) ALONG(2) ALONG(3) ALONG(4) ALONG(5) ALONG(6)
 #if MR == 12
 ALONG(7) ALONG(8) ALONG(9) ALONG(10) ALONG(11) ALONG(12)
 #endif
 
 typedef void Columns(const real *, i64, const real *, real *, i64, int);
-static Columns *const multiply_columns[] = {
-    0, columns1, columns2, columns3, columns4, columns5, columns6,
-#if MR == 12
-    columns7, columns8, columns9, columns10, columns11, columns12,
-#endif
-};
+#define WIDE_COLUMNS(M) columns##M##_WIDE
+#define SLIM_COLUMNS(M) columns##M##_SLIM
+static Columns *const multiply_columns[2][MR + 1] = {EACH_M(WIDE_COLUMNS), EACH_M(SLIM_COLUMNS)};
 
 #if LANES == 16
 #define LOW_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23

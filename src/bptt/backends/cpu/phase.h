@@ -12,11 +12,12 @@ static i64 most_rows(const Stretch *stretch, i64 count) {
     return MR;
 }
 
-/* So many rows times one panel, as evenly as they can be shared out to the kernels, `most` at once. */
-static void chunk_of(const Stretch *stretch, i64 count, i64 rows, i64 most, const real *panel,
+/* So many rows times one panel, as evenly as they can be shared out to the kernels, `most` at once; of
+ * the panel the `first` vector alone, or both. */
+static void chunk_of(const Stretch *stretch, i64 count, i64 rows, i64 most, const real *panel, int first,
                      const real *add, real *to, i64 down) {
     if (rows <= most) {
-        multiply_rows[rows](stretch, count, panel, add, to, down);
+        multiply_rows[first][rows](stretch, count, panel, add, to, down);
         return;
     }
     Stretch x[count + 1];
@@ -27,7 +28,7 @@ static void chunk_of(const Stretch *stretch, i64 count, i64 rows, i64 most, cons
         const i64 m = each + (group < larger);
         for (i64 k = 0; k < count; k++)
             x[k] = (Stretch){stretch[k].at + r * stretch[k].row, stretch[k].row, stretch[k].count};
-        multiply_rows[m](x, count, panel, add, to + r * down, down);
+        multiply_rows[first][m](x, count, panel, add, to + r * down, down);
         r += m;
     }
 }
@@ -140,6 +141,11 @@ static int split_all(Thread *t, const Phase *p, const View *view, const Part *pa
     return whole;
 }
 
+/* Whether no more of panel n than its first vector is wanted. */
+static int slim(const Part *part, i64 n) {
+    return part->c1 - n * NR <= LANES;
+}
+
 /* A lot times panel number n of a product. */
 static void tiles_times(const Call *c, const Gemm *gemm, const half *left, i64 rows, i64 n, real *to, i64 down) {
     const i64 blocks = c->blocks[gemm->packed];
@@ -158,7 +164,7 @@ static void straight(const Call *c, const Phase *p, const View *view, const Stre
         for (i64 lot = 0; lot < part->lots; lot++)
             tiles_times(c, gemm, part->left[lot], part->each, n, to.at + lot_at(part, lot) * to.row + n * NR, to.row);
         if (part->lots) continue;
-        chunk_of(stretch, count, part->rows, part->most, c->packed[gemm->packed] + n * depth * NR,
+        chunk_of(stretch, count, part->rows, part->most, c->packed[gemm->packed] + n * depth * NR, slim(part, n),
                  gemm->ones ? c->added[gemm->packed] + n * NR : 0, to.at + part->low * to.row + n * NR, to.row);
     }
 }
@@ -213,7 +219,8 @@ static void multiply_packed(const Call *c, const Gemm *gemm, const Stretch *stre
         const real *add = gemm->ones ? c->added[gemm->packed] + (before + n) * NR : 0;
         real *to = product(part, out, gemm->outs, n);
         if (together == 1)
-            chunk_of(stretch, count, part->rows, part->most, panel, add, to, part->down);
+            chunk_of(stretch, count, part->rows, part->most, panel, slim(part, part->panel + n / gemm->outs), add, to,
+                     part->down);
         else
             row_twice(stretch, count, panel, depth * NR, add, to, product(part, out, gemm->outs, n + 1));
     }
@@ -301,7 +308,8 @@ static void run_phase(Thread *t, const Phase *p, const Run *run, i64 a, i64 b, i
                 for (i64 k = 0; k < used; k++)
                     here[k] = (Stretch){stretch[k].at + low * stretch[k].row, stretch[k].row,
                                         stretch[k].count};
-                if (p->flags & PHASE_STRAIGHT && whole && part.end * NR <= c1) {
+                const int exact = part.end * NR <= c1 || (!part.lots && part.end * NR - LANES == c1);
+                if (p->flags & PHASE_STRAIGHT && whole && exact) {
                     straight(c, p, view, here, used, &part);
                 } else {
                     fetch(c, p, view, used, &part);

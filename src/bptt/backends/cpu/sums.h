@@ -149,7 +149,7 @@ static void times_across(Thread *t, const Sum *m, int k, i64 i, i64 n, const voi
                            at, step);
             panel = (const real *)((const half *)panel + m->blocks * RIGHT_BLOCK);
         } else {
-            multiply_columns[n](left, m->k1 - m->k0, panel, at, step, more);
+            multiply_columns[x.wide <= LANES][n](left, m->k1 - m->k0, panel, at, step, more);
             panel += KC * NR;
         }
         for (i64 r = 0; r < n && !whole; r++)
