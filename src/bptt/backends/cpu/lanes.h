@@ -81,6 +81,7 @@ BPTT_INLINE V v_pick(I mask, V a, V b) { return (V)((mask & (I)a) | (~mask & (I)
 BPTT_INLINE I v_first(int n) { return (I){BPTT_COUNT} < (I){BPTT_EACH((whole)n)}; }
 
 // On x86, loads and stores can leave lanes out: BPTT_LOAD_SOME, of lanes a to b, and BPTT_STORE_SOME.
+// AddressSanitizer does not look at those, so it is given the others.
 #if BPTT_WIDE
 #define BPTT_KIND pd
 typedef long long V_lanes __attribute__((vector_size(BPTT_BYTES)));
@@ -91,7 +92,8 @@ typedef int V_lanes __attribute__((vector_size(BPTT_BYTES)));
 #define BPTT_NAME__(op, kind, size) __builtin_ia32_##op##kind##size
 #define BPTT_NAME_(op, kind, size) BPTT_NAME__(op, kind, size)
 #define BPTT_NAME(op, size) BPTT_NAME_(op, BPTT_KIND, size) // of an instruction for real
-#if BPTT_BYTES == 64 && defined(__AVX512F__) && __has_builtin(__builtin_ia32_loadups512_mask)
+#if defined(__SANITIZE_ADDRESS__)
+#elif BPTT_BYTES == 64 && defined(__AVX512F__) && __has_builtin(__builtin_ia32_loadups512_mask)
 #define BPTT_LOAD_SOME(p, a, b) BPTT_NAME(loadu, 512_mask)(p, (V){0}, (1u << (b)) - (1u << (a)))
 #define BPTT_STORE_SOME(p, v, n) BPTT_NAME(storeu, 512_mask)(p, v, (1u << (n)) - 1)
 #elif BPTT_BYTES == 32 && defined(__AVX__) && __has_builtin(__builtin_ia32_maskloadps256)
