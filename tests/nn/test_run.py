@@ -246,7 +246,7 @@ def test_all_lanes_give_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) ->
         return y, torch.autograd.grad(sum(part.sin().sum() for part in y), given)
 
     plain = values_and_gradients()
-    entry = importlib.import_module("bptt.nn.run")
+    entry = importlib.import_module("bptt.nn.lanes")
     for name in ("_keys", "_transforms", "_modes"):
         with monkeypatch.context() as patch:
             patch.setattr(entry, name, None)

@@ -21,8 +21,8 @@ from bptt.ir.dims import size_of
 from bptt.ir.ports import inputs
 from bptt.ir.program import Kind, Program
 from bptt.nn.engine import Engine
-from bptt.nn.layout import Weight
 from bptt.nn.sweep import sweep_of
+from bptt.nn.weights import Weights
 from bptt.printers.c99 import Step, Target, for_each, number_text, print_helper, print_step
 from bptt.tasks.model import CharModel
 
@@ -113,7 +113,7 @@ class _File:
 
     # --- a layer ---
 
-    def function(self, k: int, wide: int, weight: Weight, begin: list[Array]) -> _Function:
+    def function(self, k: int, wide: int, weight: Weights, begin: list[Array]) -> _Function:
         p, reads = sweep_of(self.layout.forward).program, self.layout.reads
         others = {other.name: f"x{m}" for m, other in enumerate(self.layout.others, 1)}
         found = {name: _array(weight(name)) for name in reads if name and name not in others}

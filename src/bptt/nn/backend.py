@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bptt.backends import cpu, reference
 from bptt.errors import UserError
 from bptt.ir.program import Program
+from bptt.nn.stacks import joined
 
 NAMES = ("auto", "cpu", "reference")
 _VARIABLE = "BPTT_BACKEND"
@@ -101,8 +102,14 @@ def _kind(x: Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
 
 
-def execute(p: Program, tensors: Sequence[Tensor], lengths: Sequence[int] | None) -> list[Tensor]:
-    """Run one sweep; see `bptt.backends.reference.execute`."""
+def execute(
+    p: Program,
+    tensors: Sequence[Tensor],
+    lengths: Sequence[int] | None,
+    gives: Sequence[tuple[int, ...]] | None = None,
+) -> list[Tensor]:
+    """Run one sweep; see `bptt.backends.reference.execute`, and `stacks.Stacks` for `gives`."""
     if choice(tensors).name == "cpu":
-        return cpu.execute(p, tensors, lengths)
-    return reference.execute(p, tensors, lengths)
+        return cpu.execute(p, tensors, lengths, gives)
+    found = reference.execute(p, tensors, lengths)
+    return found if gives is None else joined(gives, found)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bptt.errors import UserError
 from bptt.nn.layout import Layout
-from bptt.nn.quick import Source
+from bptt.nn.weights import Source
 
 FORGET, INPUT = "b_f", "b_i"
 

@@ -13,10 +13,11 @@ from bptt.errors import UserError
 from bptt.nn.backend import Choice, choice
 from bptt.nn.begin import Begin, begin, learned
 from bptt.nn.explain import explanation
-from bptt.nn.layout import Keeps, Layout, Weight, starting
+from bptt.nn.layout import Keeps, Layout, starting
 from bptt.nn.options import Options
 from bptt.nn.quick import Quick
 from bptt.nn.stepper import Stepper
+from bptt.nn.weights import Weights
 
 if TYPE_CHECKING:
     from bptt.cell import Cell
@@ -32,7 +33,7 @@ class Parts(NamedTuple):
 
     layout: Layout
     sizes: Sequence[Mapping[str, int]]
-    weights: Sequence[Weight]
+    weights: Sequence[Weights]
 
     @property
     def directions(self) -> int:
@@ -59,9 +60,14 @@ class Engine(Keeps):
     _short: Quick
     _tails: list[list[str]]
 
-    def _every_weight(self) -> list[Weight]:
-        """What gives the constants of each layer and direction, one after the other."""
-        raise NotImplementedError
+    def _weights(self) -> list[list[Weights]]:
+        """The constants of each layer and direction."""
+        module = cast(nn.Module, self)
+        return [[Weights(module, each) for each in layer] for layer in self._short.sources]
+
+    def _every_weight(self) -> list[Weights]:
+        """The same, one after the other."""
+        return [weights for layer in self._weights() for weights in layer]
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled. nn.RNNBase leaves what `layer.compile()` made, which cannot be."""

@@ -8,8 +8,8 @@ from typing import Unpack
 import torch
 
 from bptt.cell import Cell
-from bptt.nn.quick import Source
 from bptt.nn.stacked import Alone, Ours, Scheme, gates, refuse_projection
+from bptt.nn.weights import Source
 
 _GATES = gates("rzn")
 # within the reset gate's reach torch keeps its second bias apart

@@ -15,16 +15,21 @@ Tensors = Sequence[Tensor]
 Maybe = Sequence[Tensor | None]
 
 
-def kernel(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
+def kernel(
+    sweep: Sweep,
+    tensors: Tensors,
+    batch_sizes: Tensor | None,
+    gives: Sequence[tuple[int, ...]] | None = None,
+) -> list[Tensor]:
     """Run `sweep` on a backend; what comes out may lie in another order than its shape says, and
-    be a view. Raises UserError where shapes do not fit."""
+    be a view. `gives`: see `stacks.Stacks`. Raises UserError where shapes do not fit."""
     lengths = None if batch_sizes is None else cast(list[int], batch_sizes.tolist())
     sweep.output_shapes(tuple([x.shape for x in tensors]), lengths is not None)
     device = tensors[0].device.type
     if torch.is_autocast_enabled(device):
         with torch.autocast(device, enabled=False):
-            return execute(sweep.program, tensors, lengths)
-    return execute(sweep.program, tensors, lengths)
+            return execute(sweep.program, tensors, lengths, gives)
+    return execute(sweep.program, tensors, lengths, gives)
 
 
 def in_order(found: Tensors) -> list[Tensor]:

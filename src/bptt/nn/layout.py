@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,7 +21,9 @@ from bptt.ir.program import Node, Program, Role, State, walk
 from bptt.language.canonical import read
 from bptt.nn.run import run
 from bptt.nn.shapes import solve
+from bptt.nn.stacks import Part
 from bptt.nn.sweep import Keep, checked_keep
+from bptt.nn.weights import Weights
 from bptt.printers.text import text as canonical_text
 
 _ARGUMENTS = ("self", "input", "states", "table", "resets", "reset_to", "return_states")
@@ -223,17 +225,13 @@ def _starting(p: Program) -> set[str]:
     return {s for s in (_start(state.start) for state in p.states) if isinstance(s, str)}
 
 
-Weight = Callable[[str], Tensor]
-"""Gives a constant of the cell by its name there, as [1, *dims], for one layer and direction."""
-
-
 def tails_of(layers: int, bidirectional: bool) -> list[list[str]]:
     """What stands behind the names of the parameters of each layer and direction, as in nn.LSTM."""
     return [[f"_l{k}", f"_l{k}_reverse"] if bidirectional else [f"_l{k}"] for k in range(layers)]
 
 
 def starting(
-    layout: Layout, weights: Sequence[Weight], widths: Sequence[int], batch: int, like: Tensor
+    layout: Layout, weights: Sequence[Weights], widths: Sequence[int], batch: int, like: Tensor
 ) -> list[Tensor]:
     """The states as the cell declares them before the first step: each [L*D, batch, w].
 
@@ -284,7 +282,7 @@ def ran(
     layout: Layout,
     x: Tensor,
     starts: Sequence[Tensor],
-    weights: Sequence[Sequence[Weight]],
+    weights: Sequence[Sequence[Weights]],
     batch_sizes: Tensor | None,
     dropout: float,
     others: Mapping[str, Sequence[Tensor]] = MappingProxyType({}),
@@ -307,7 +305,6 @@ def ran(
     """
     if table is not None:
         others = {**others, layout.rows.table: [table[:, 0] if layout.rows.numbers else table]}
-    x = x[None]
     finals: list[list[Tensor]] = [[] for _ in starts]
     given: list[dict[str, Tensor]] = []
     names = (*(name for name, _ in layout.outputs), *(series or ()))
@@ -317,14 +314,16 @@ def ran(
         program = layout if table is None or k else layout.rows
         for weight, text in zip(directions, (program.forward, program.backward), strict=False):
             own = {name: each[k] for name, each in others.items() if k < len(each)}
-            own.update(feeds[row] if feeds else {})
-            tensors = [
-                x if not name else own[name][None] if name in own else weight(name)
-                for name in program.reads
-            ]
+            own = {"": x, **own, **(feeds[row] if feeds else {})}
+            tensors, lie = weight.held([name for name in program.reads if name not in own])
+            for name in (name for name in program.reads if name in own):
+                lie[name] = Part(len(tensors))
+                tensors.append(own[name][None])
+            reads = [lie[name] for name in program.reads]
+            reads += [Part(n) for n in range(len(tensors), len(tensors) + len(starts))]
             wide = widths[k] if widths else [start.shape[-1] for start in starts]
             tensors += [s[row : row + 1, :, :w] for s, w in zip(starts, wide, strict=True)]
-            results = run(text, tensors, batch_sizes, keep)
+            results = run(text, tensors, batch_sizes, keep, reads)
             found.append(results[: len(names)])
             last = results[len(names) :]
             for final, start, result in zip(finals, starts, last, strict=True):
@@ -332,12 +331,14 @@ def ran(
                 final.append(nn.functional.pad(result, (0, missing)) if missing else result)
             row += 1
         if series is not None:
-            given.append({n: _beside(ys)[0] for n, *ys in zip(names, *found, strict=True)})
+            given.append({n: _beside(ys) for n, *ys in zip(names, *found, strict=True)})
         x = _beside([y for ys in found for y in ys[: len(layout.outputs)]])
         if dropout and k < len(weights) - 1:
             x = nn.functional.dropout(x, dropout)
-    return Ran(x[0], [final[0] if row == 1 else torch.cat(final) for final in finals], given)
+    return Ran(x, [final[0] if row == 1 else torch.cat(final) for final in finals], given)
 
 
 def _beside(found: Sequence[Tensor]) -> Tensor:
-    return found[0] if len(found) == 1 else torch.cat(list(found), -1)
+    """One series of those of each direction, without the axis of groups."""
+    series = found[0] if len(found) == 1 else torch.cat(list(found), -1)
+    return series.squeeze(0)  # not [0], whose gradient would be zeros that are written to

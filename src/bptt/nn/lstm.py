@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from bptt.cell import Cell
 from bptt.nn.options import Call, ResetTo, ReturnStates, Series
-from bptt.nn.quick import Source
 from bptt.nn.stacked import PROJECTION, Ours, Scheme, Stacked, gates
+from bptt.nn.weights import Source
 
 Pair = tuple[Tensor, Tensor]
 

@@ -23,8 +23,9 @@ from bptt.ir.dims import Dim, size_of
 from bptt.ir.program import MACHINE, Program
 from bptt.language.canonical import read
 from bptt.nn.batches import Batch
-from bptt.nn.layout import Layout, Ran, Weight, ran, retold
+from bptt.nn.layout import Layout, Ran, ran, retold
 from bptt.nn.sweep import Keep
+from bptt.nn.weights import Weights
 
 ResetTo = Literal["start", "initial"]
 ReturnStates = Literal["all", "layers"]
@@ -151,7 +152,7 @@ class Options:
         batch: Batch,
         x: Tensor,
         starts: Sequence[Tensor],
-        weights: Sequence[Sequence[Weight]],
+        weights: Sequence[Sequence[Weights]],
         sizes: Sequence[Mapping[str, int]],
         initial: Callable[[], Sequence[Tensor]],
         dropout: float = 0.0,

@@ -8,7 +8,7 @@ threads, the backend) is read anew; only what follows from shapes is remembered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,11 @@ from torch.nn.utils.rnn import PackedSequence
 from bptt.nn.again import Again
 from bptt.nn.backend import PLAIN, compiled, readable
 from bptt.nn.batches import Batch
+from bptt.nn.lanes import transformed
 from bptt.nn.layout import Layout
-from bptt.nn.run import transformed
-from bptt.nn.trained import Lengths, Read, Way
-
-
-class Source(NamedTuple):
-    """Where a constant of the cell lies: part number `part` of `parts` of a parameter, or of the
-    sum of two. Without `names` it is so many `zeros`."""
-
-    names: tuple[str, ...]
-    part: int = 0
-    parts: int = 1
-    zeros: int = 0
+from bptt.nn.stacks import Part
+from bptt.nn.trained import Lengths, Way
+from bptt.nn.weights import Source
 
 
 class Quick:
@@ -226,18 +218,19 @@ class Quick:
     def _ways(self) -> list[list[Way]]:
         places = {name: k for k, name in enumerate(self.names)}
 
-        def read(name: str, sources: Mapping[str, Source]) -> Read:
-            if not name:
-                return (-1, -1, 0, 1)
-            names, part, parts, _ = sources[name]
-            if not names:
-                return (len(places), -1, 0, 1)
-            return (places[names[0]], places[names[1]] if names[1:] else -1, part, parts)
-
         def way(text: str, sources: Mapping[str, Source]) -> Way:
-            reads = [read(name, sources) for name in self.layout.reads]
-            used = sorted({k for r in reads for k in r[:2] if k >= 0})
-            return Way(text, reads, used)
+            own = [sources[name] for name in self.layout.reads if name]
+            used = sorted({len(places) if s.zeros else places[n] for s in own for n in s.names})
+            number = {k: n for n, k in enumerate(used, 1)}
+
+            def read(name: str) -> Part:
+                if not name:
+                    return Part(0)
+                names, part, parts, zeros = sources[name]
+                first, *more = (number[len(places) if zeros else places[n]] for n in names)
+                return Part(first, more[0] if more else -1, part, parts)
+
+            return Way(text, [read(name) for name in self.layout.reads], used)
 
         texts = (self.layout.forward, self.layout.backward)
         ways = [

@@ -20,7 +20,7 @@ from bptt.nn.batches import Batch, Precision
 from bptt.nn.begin import Begin, add_initial, learned_names
 from bptt.nn.engine import Engine
 from bptt.nn.initial import start
-from bptt.nn.layout import Weight, constant, layout_of, tails_of
+from bptt.nn.layout import constant, layout_of, tails_of
 from bptt.nn.options import (
     Call,
     Options,
@@ -31,8 +31,9 @@ from bptt.nn.options import (
     given_back,
     probability,
 )
-from bptt.nn.quick import Quick, Source
+from bptt.nn.quick import Quick
 from bptt.nn.tokens import as_series
+from bptt.nn.weights import Source
 
 States = tuple[Tensor, ...]
 Given = Sequence[Tensor] | Tensor | None
@@ -336,18 +337,6 @@ class Recurrent(Engine, nn.Module):
                 for one, known in zip(each, self._sizes, strict=True)
             ]
         return found
-
-    def _weights(self) -> list[list[Weight]]:
-        """What gives the constants of each layer and direction. They are read by attribute in
-        every call, so that parametrizations and `functional_call` work."""
-
-        def of(tail: str) -> Weight:
-            return lambda name: cast(Tensor, getattr(self, name + tail))[None]
-
-        return [[of(tail) for tail in tails] for tails in self._tails]
-
-    def _every_weight(self) -> list[Weight]:
-        return [weight for layer in self._weights() for weight in layer]
 
     def extra_repr(self) -> str:
         shown = [self.cell.name, str(self.input_size), str(self.hidden_size)]

@@ -9,8 +9,8 @@ import torch
 
 from bptt.cell import Cell
 from bptt.errors import UserError
-from bptt.nn.quick import Source
 from bptt.nn.stacked import Alone, Ours, Scheme, refuse_projection
+from bptt.nn.weights import Source
 
 _SOURCES = {
     "W": Source(("weight_ih",)),

@@ -17,15 +17,24 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch._guards import detect_fake_mode
-from torch.autograd import forward_ad
 
 from bptt.errors import UserError
 from bptt.ir.ports import At
 from bptt.ir.program import Program
 from bptt.nn.kernel import Maybe, Tensors, fed, floating, in_order, kernel, shared
+from bptt.nn.lanes import (
+    derived,
+    derived_again,
+    forward_mode,
+    legacy_batched,
+    level,
+    plain,
+    transforming,
+)
 from bptt.nn.operators import operated
 from bptt.nn.scanned import scanned
 from bptt.nn.shapes import output_shapes
+from bptt.nn.stacks import Part, Stacks, apart, joined, parted, picked, pulled
 from bptt.nn.sweep import Keep, Sweep, checked_keep, sweep_of
 from bptt.nn.windowed import windowed
 from bptt.nn.windows import in_windows
@@ -36,6 +45,7 @@ def run(
     tensors: Tensors,
     batch_sizes: Tensor | None = None,
     keep: Keep = "all",
+    reads: Sequence[Part] | None = None,
 ) -> list[Tensor]:
     """Run one sweep over time; differentiable to any order by every input that is trained or given.
 
@@ -45,101 +55,70 @@ def run(
     CPU, decreasing, as in a `PackedSequence`) series are [G, N, w]. Inside `torch.compile` the
     program must be given as its canonical text. `keep`, what is kept for the backward pass:
     "all", "states" or "sqrt", as `bptt.nn.sweep.Keep` says. Derivatives of the backward pass find
-    all that it computed. Raises UserError where shapes do not fit.
+    all that it computed. With `reads` an input need be no tensor of its own: it says of each, in
+    their order, where it lies among the `tensors`. Raises UserError where shapes do not fit.
     """
     keep = checked_keep(keep)
     if torch.compiler.is_compiling():
+        tensors = tensors if reads is None else parted(reads, tensors)
         return list(_in_graph(program, keep, batch_sizes, *tensors))
-    return in_order(_run(sweep_of(program), tensors, batch_sizes, keep))
+    sweep = sweep_of(program)
+    stacks = apart(sweep, None if reads is None else tuple(reads))
+    if len(tensors) != stacks.count:
+        raise UserError(f"a run reads {stacks.count} tensors, and was given {len(tensors)}")
+    return in_order(_run(sweep, stacks, tensors, batch_sizes, keep))
 
 
 def _run(
-    sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None, keep: Keep | None = "all"
+    sweep: Sweep,
+    stacks: Stacks,
+    tensors: Tensors,
+    batch_sizes: Tensor | None,
+    keep: Keep | None = "all",
 ) -> list[Tensor]:
     if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         # the op itself, as in an exported graph: the trace sees nothing of what runs below it
-        return list(torch.ops.bptt.run.default(sweep.text, list(tensors), batch_sizes))
+        return _by_op(sweep, stacks, tensors, batch_sizes)
     if not plain(tensors):
-        return _full(sweep, tensors, batch_sizes, keep)
-    level: int = getattr(forward_ad, "_current_level", 0)
-    if level >= 0 or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
-        return _keeping(keep, _PlainRun, sweep, tensors, batch_sizes)
-    return kernel(sweep, tensors, batch_sizes)
+        return _full(sweep, stacks, tensors, batch_sizes, keep)
+    if forward_mode() or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+        return _keeping(keep, _PlainRun, sweep, stacks, tensors, batch_sizes)
+    return kernel(sweep, parted(stacks.reads, tensors), batch_sizes, stacks.gives)
 
 
 def _keeping(
     keep: Keep | None,
     function: type[torch.autograd.Function],
     sweep: Sweep,
+    stacks: Stacks,
     tensors: Tensors,
     batch_sizes: Tensor | None,
 ) -> list[Tensor]:
     """Run `sweep` by one of the functions below, so that what `keep` says is there later."""
     if keep == "sqrt":
+        parts = parted(stacks.reads, tensors)
         return in_windows(
-            sweep, tensors, batch_sizes, lambda part, sizes: _run(sweep, part, sizes, None)
+            sweep, parts, batch_sizes, lambda xs, sizes: _run(sweep, apart(sweep), xs, sizes, None)
         )
     longer, places = sweep.keeping(keep)
-    found = cast(tuple[Tensor, ...], function.apply(longer, batch_sizes, *tensors))
-    return [found[k] for k in places]
-
-
-# --- lanes --------------------------------------------------------------------------------------
-
-_keys: Callable[[Tensor], Any] | None = getattr(torch._C, "_dispatch_keys", None)
-_transforms: Callable[[], bool] | None = getattr(torch._C, "_are_functorch_transforms_active", None)
-_modes: Callable[[], int] | None = getattr(torch._C, "_len_torch_dispatch_stack", None)
-
-
-def _plain_keys() -> frozenset[int]:
-    if _keys is None or _transforms is None or _modes is None:
-        return frozenset()  # another torch: every call goes through the full lane
-    with torch.inference_mode(False):
-        usual = torch.empty(0)
-    with torch.inference_mode():
-        return frozenset((_keys(usual).raw_repr(), _keys(torch.empty(0)).raw_repr()))
-
-
-_PLAIN = _plain_keys()
-
-
-def plain(tensors: Tensors) -> bool:
-    """Whether only the kernel can be meant: ordinary CPU tensors, no mode, no transform."""
-    if not _PLAIN or _transforms is None or _modes is None or _keys is None:
-        return False
-    plain = _PLAIN
-    keys = _keys
-    return all(keys(x).raw_repr() in plain for x in tensors) and not _transforms() and not _modes()
-
-
-def transformed() -> bool:
-    """Whether a transform or a mode of torch is at work, as far as this torch tells."""
-    return _transforms is None or _modes is None or _transforms() or _modes() > 0
+    wide = stacks.longer(places, len(longer.outputs))
+    found = cast(tuple[Tensor, ...], function.apply(longer, wide, batch_sizes, *tensors))
+    return list(found[: len(stacks.gives)])
 
 
 def _full(
-    sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None, keep: Keep | None
+    sweep: Sweep,
+    stacks: Stacks,
+    tensors: Tensors,
+    batch_sizes: Tensor | None,
+    keep: Keep | None,
 ) -> list[Tensor]:
     """The lane that every mode, transform and subclass of tensors understands."""
-    keep = keep if _derived_from(tensors) else None
-    if keep == "sqrt" and detect_fake_mode() is not None and not _transforming():
-        return windowed(sweep, tensors, batch_sizes)
+    keep = keep if derived(tensors) else None
+    if keep == "sqrt" and detect_fake_mode() is not None and not transforming():
+        return windowed(sweep, parted(stacks.reads, tensors), batch_sizes)
     # samples of a vmap run as one batch, and what is kept of them stays as it lies
-    return in_order(_keeping(keep, _Run, sweep, tensors, batch_sizes))
-
-
-def _transforming() -> bool:
-    """Whether derivatives other than by one backward pass may be meant."""
-    return _transforms is None or _transforms() or getattr(forward_ad, "_current_level", 0) >= 0
-
-
-def _derived_from(tensors: Tensors) -> bool:
-    """Whether to keep anything: what derives this call will find it then."""
-    if _transforming():
-        return True
-    if torch.compiler.is_exporting():
-        return False  # a saved graph is mostly for inference; `_completed` serves the rest
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return in_order(_keeping(keep, _Run, sweep, stacks, tensors, batch_sizes))
 
 
 # --- the op: kernel and shape rule --------------------------------------------------------------
@@ -173,13 +152,15 @@ def _op_setup(
     ctx: Any, inputs: tuple[str, list[Tensor], Tensor | None], output: list[Tensor]
 ) -> None:
     ctx.sweep = sweep_of(inputs[0])
+    ctx.stacks = apart(ctx.sweep)
     ctx.save_for_backward(*_saved(ctx.sweep, inputs[1], output), inputs[2])
 
 
 def _op_backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     """The gradient of the bare op, which stands in exported graphs."""
     *saved, batch_sizes = ctx.saved_tensors
-    return None, _pull(ctx.sweep, saved, batch_sizes, grads, ctx.needs_input_grad[1]), None
+    wanted = ctx.needs_input_grad[1]
+    return None, _pull(ctx.sweep, ctx.stacks, saved, batch_sizes, grads, wanted), None
 
 
 _run_op.register_autograd(_op_backward, setup_context=_op_setup)
@@ -206,8 +187,16 @@ def _fixed_op(reads: int, gives: int) -> Callable[..., Any]:
     )
 
 
-def _legacy_batched(x: Tensor) -> bool:
-    return _keys is not None and "Batched" in repr(_keys(x)).replace("FuncTorchBatched", "")
+def _by_op(
+    sweep: Sweep, stacks: Stacks, tensors: Tensors, batch_sizes: Tensor | None
+) -> list[Tensor]:
+    xs = parted(stacks.reads, tensors)
+    if any(legacy_batched(x) for x in xs):
+        found = _fixed_op(len(xs), len(sweep.outputs))(sweep.text, batch_sizes, *xs)
+        found = [found] if isinstance(found, Tensor) else found
+    else:
+        found = torch.ops.bptt.run.default(sweep.text, xs, batch_sizes)
+    return joined(stacks.gives, found)
 
 
 # --- the function above it ----------------------------------------------------------------------
@@ -217,18 +206,17 @@ class _Run(torch.autograd.Function):
     """A sweep, as a rule an `extended` one, in every lane but the plain."""
 
     @staticmethod
-    def forward(sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor) -> tuple[Tensor, ...]:
-        if any(_legacy_batched(x) for x in xs):
-            found = _fixed_op(len(xs), len(sweep.outputs))(sweep.text, batch_sizes, *xs)
-            return (found,) if isinstance(found, Tensor) else tuple(found)
-        return tuple(torch.ops.bptt.run.default(sweep.text, list(xs), batch_sizes))
+    def forward(
+        sweep: Sweep, stacks: Stacks, batch_sizes: Tensor | None, *xs: Tensor
+    ) -> tuple[Tensor, ...]:
+        return tuple(_by_op(sweep, stacks, xs, batch_sizes))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         # only inputs and outputs are kept: a tensor computed in between would be a constant to
         # the second derivative, silently
-        sweep, batch_sizes, *xs = inputs
-        ctx.sweep = sweep
+        sweep, stacks, batch_sizes, *xs = inputs
+        ctx.sweep, ctx.stacks, ctx.level = sweep, stacks, level()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*_saved(sweep, xs, output), batch_sizes)
         ctx.save_for_forward(*xs, *output, batch_sizes)
@@ -236,46 +224,55 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         *saved, batch_sizes = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
-        return None, None, *_pull(ctx.sweep, saved, batch_sizes, grads, wanted)
+        wanted = ctx.needs_input_grad[3:]
+        found = _pull(ctx.sweep, ctx.stacks, saved, batch_sizes, grads, wanted, ctx.level)
+        return None, None, None, *found
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         *saved, batch_sizes = ctx.saved_tensors
-        sweep, outputs = cast(Sweep, ctx.sweep), saved[len(tangents) - 2 :]
-        places: Sequence[int] = range(len(outputs))
+        sweep, stacks = cast(Sweep, ctx.sweep), cast(Stacks, ctx.stacks)
+        outputs = saved[len(tangents) - 3 :]
         if not sweep.complete:
-            places = sweep.kept
-            sweep, saved = _completed(sweep, saved, batch_sizes)
-        wiring = sweep.push(tuple(t is not None for t in tangents[2:]))
+            sweep, stacks, saved = _completed(sweep, stacks, saved, batch_sizes)
+        known, fits = parted(stacks.places, saved), picked(stacks.reads, tangents[3:])
+        wiring = sweep.push(tuple(t is not None for t in fits))
         assert wiring.sweep is not None
-        found = _run(wiring.sweep, fed(wiring, saved, tangents[2:]), batch_sizes)
-        results = [wiring.results[k] for k in places]
-        return tuple(  # torch takes no None here
+        found = _run(wiring.sweep, apart(wiring.sweep), fed(wiring, known, fits), batch_sizes)
+        pieces = [  # torch takes no None here
             torch.zeros_like(y) if k is None else found[k]
-            for k, y in zip(results, outputs, strict=True)
-        )
+            for k, y in zip(wiring.results, known[len(sweep.inputs) :], strict=True)
+        ]
+        return tuple(joined(stacks.gives, pieces)[: len(outputs)])
 
     @staticmethod
     def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
-        info: Any, in_dims: tuple[Any, ...], sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor
+        info: Any,
+        in_dims: tuple[Any, ...],
+        sweep: Sweep,
+        stacks: Stacks,
+        batch_sizes: Tensor | None,
+        *xs: Tensor,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        if batch_sizes is not None and in_dims[1] is not None:
-            batch_sizes = _alike(batch_sizes.movedim(in_dims[1], 0))
-        size, dims = info.batch_size, in_dims[2:]
+        if batch_sizes is not None and in_dims[2] is not None:
+            batch_sizes = _alike(batch_sizes.movedim(in_dims[2], 0))
+        size, dims = info.batch_size, in_dims[3:]
         moved = [x if d is None else x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
         groups = max(x.shape[0 if d is None else 1] for x, d in zip(moved, dims, strict=True))
+        ports = zip(sweep.inputs, stacks.reads, strict=True)
+        constants = {k for port, r in ports if port.at is At.CONST for k in (r.k, r.other)}
         folded: list[Tensor] = []
-        for port, x, d in zip(sweep.inputs, moved, dims, strict=True):
+        for k, (x, d) in enumerate(zip(moved, dims, strict=True)):
             if d is None:
-                if port.at is At.CONST and x.shape[0] == 1:
+                if k in constants and x.shape[0] == 1:
                     folded.append(x)  # shared: the kernel reads it for every group
                     continue
                 x = x.expand(size, *x.shape)
             if x.shape[1] != groups:
                 x = x.expand(size, groups, *x.shape[2:])
             folded.append(x.reshape(size * groups, *x.shape[2:]))
-        found = _run(sweep, folded, batch_sizes, None)  # what is kept is settled: it is `sweep`
+        # what is kept is settled: it is `sweep`
+        found = _run(sweep, stacks, folded, batch_sizes, None)
         return tuple(y.reshape(size, groups, *y.shape[1:]) for y in found), (0,) * len(found)
 
 
@@ -292,10 +289,10 @@ class _PlainRun(_Run):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, sweep: Sweep, batch_sizes: Tensor | None, *xs: Tensor
+        ctx: Any, sweep: Sweep, stacks: Stacks, batch_sizes: Tensor | None, *xs: Tensor
     ) -> tuple[Tensor, ...]:
-        found = tuple(kernel(sweep, xs, batch_sizes))
-        _Run.setup_context(ctx, (sweep, batch_sizes, *xs), found)
+        found = tuple(kernel(sweep, parted(stacks.reads, xs), batch_sizes, stacks.gives))
+        _Run.setup_context(ctx, (sweep, stacks, batch_sizes, *xs), found)
         return found
 
     setup_context = torch.autograd.Function.setup_context
@@ -308,7 +305,7 @@ def _in_graph(
     sweep = sweep_of(program)
     if torch.onnx.is_in_onnx_export():
         return tuple(_for_onnx(sweep, tensors, batch_sizes))
-    return tuple(_full(sweep, tensors, batch_sizes, keep))
+    return tuple(_full(sweep, apart(sweep), tensors, batch_sizes, keep))
 
 
 def _for_onnx(sweep: Sweep, tensors: Tensors, batch_sizes: Tensor | None) -> list[Tensor]:
@@ -329,28 +326,35 @@ def _saved(sweep: Sweep, xs: Tensors, outputs: Tensors) -> Tensors:
 
 
 def _pull(
-    sweep: Sweep, saved: Tensors, batch_sizes: Tensor | None, grads: Maybe, wanted: Sequence[bool]
+    sweep: Sweep,
+    stacks: Stacks,
+    saved: Tensors,
+    batch_sizes: Tensor | None,
+    grads: Maybe,
+    wanted: Sequence[bool],
+    level: int | None = None,
 ) -> list[Tensor | None]:
-    """The adjoints of the inputs of a sweep. None, in and out, is zero."""
+    """The adjoints of the inputs of a run. None, in and out, is zero. `level`: see `lanes`."""
     if not sweep.complete:
-        every: list[Tensor | None] = [None] * len(sweep.extended.outputs)
-        for k, grad in zip(sweep.kept, grads, strict=True):
-            every[k] = grad
-        grads = every
-        sweep, saved = _completed(sweep, saved, batch_sizes)
-    wiring = sweep.pull(tuple(g is not None for g in grads), tuple(wanted))
-    if wiring.sweep is None:
+        sweep, stacks, saved = _completed(sweep, stacks, saved, batch_sizes)
+        grads = [*grads, *[None] * (len(stacks.gives) - len(grads))]
+    back = pulled(sweep, stacks, tuple([g is not None for g in grads]), tuple(wanted))
+    if back is None:
         return [None] * len(wanted)
-    found = _run(wiring.sweep, fed(wiring, saved, grads), batch_sizes)
+    tensors = back.fed(saved, grads)
+    keep = "all" if derived_again(tensors, level) else None
+    found = _run(back.sweep, back.stacks, tensors, batch_sizes, keep)
+    adjoints = [back.result(k, found) for k in range(len(wanted))]
     return [
-        None if k is None else shared(found[k], x)
-        for k, x in zip(wiring.results, saved, strict=False)
+        None if grad is None else shared(grad, x) for grad, x in zip(adjoints, saved, strict=False)
     ]
 
 
 def _completed(
-    sweep: Sweep, saved: Tensors, batch_sizes: Tensor | None
-) -> tuple[Sweep, list[Tensor]]:
-    """A sweep that kept no intermediate values, as one that did: it runs again."""
-    given = saved[: len(sweep.inputs)]
-    return sweep.extended, [*given, *_run(sweep.extended, given, batch_sizes)]
+    sweep: Sweep, stacks: Stacks, saved: Tensors, batch_sizes: Tensor | None
+) -> tuple[Sweep, Stacks, list[Tensor]]:
+    """A run that kept no intermediate values, as one that did: it runs again."""
+    given = saved[: stacks.count]
+    longer, places = sweep.keeping("all")
+    stacks = stacks.longer(places, len(longer.outputs))
+    return longer, stacks, [*given, *_run(longer, stacks, given, batch_sizes)]

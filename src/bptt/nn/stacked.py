@@ -19,14 +19,14 @@ from bptt.nn.begin import Begin, add_initial, learned_names
 from bptt.nn.engine import Engine
 from bptt.nn.layout import (
     Layout,
-    Weight,
     constant,
     layout_of,
     tails_of,
 )
 from bptt.nn.options import Call, Options, Rates, ResetTo, ReturnStates, Series, given_back
-from bptt.nn.quick import Quick, Source
+from bptt.nn.quick import Quick
 from bptt.nn.recurrent import cell_of
+from bptt.nn.weights import Source
 
 PROJECTION = "W_hr"
 
@@ -195,7 +195,6 @@ class Stacked(Engine, nn.RNNBase):
         if any(start.dtype is not x.dtype for start in starts):
             formats = " and ".join(str(start.dtype) for start in starts)
             raise UserError(f"hx is {formats}, the input {x.dtype}")
-        weights = [[self._weight(each) for each in layer] for layer in self._short.sources]
         found = self._options.run(
             call,
             self.training,
@@ -203,7 +202,7 @@ class Stacked(Engine, nn.RNNBase):
             batch,
             x,
             starts,
-            weights,
+            self._weights(),
             self._sizes,
             lambda: self.initial_states(batch.size),
             self.dropout,
@@ -221,7 +220,7 @@ class Stacked(Engine, nn.RNNBase):
             return Source((name + tail,))
         source = self._scheme.sources[name]
         if not self.bias and source.names[0].startswith("bias"):
-            return Source((), zeros=self.hidden_size)
+            return Source(("weight_ih" + tail,), zeros=self.hidden_size)
         return source._replace(names=tuple([kind + tail for kind in source.names]))
 
     def _checked(self, starts: list[Tensor], batch: Batch) -> list[Tensor]:
@@ -234,27 +233,6 @@ class Stacked(Engine, nn.RNNBase):
             self.check_hidden_size(start, expected, f"Expected {which} size {{}}, got {{}}")
         return starts
 
-    def _weight(self, sources: Mapping[str, Source]) -> Weight:
-        """The cell's constants: parts of parameters, which are read by attribute in every call, so
-        that parametrizations and `functional_call` work."""
-        split: dict[tuple[str, ...], Sequence[Tensor]] = {}  # once: so is what joins gradients
-
-        def weight(name: str) -> Tensor:
-            names, part, parts, zeros = sources[name]
-            if not names:
-                return cast(Tensor, self.weight_ih_l0).new_zeros(1, zeros)
-            if names not in split:
-                first, *others = [cast(Tensor, getattr(self, n))[None] for n in names]
-                for other in others:
-                    first = first + other
-                split[names] = first.chunk(parts, 1) if parts > 1 else [first]
-            return split[names][part]
-
-        return weight
-
-    def _every_weight(self) -> list[Weight]:
-        return [self._weight(each) for layer in self._short.sources for each in layer]
-
     def _known(self, wide: int) -> dict[str, int]:
         h = self._layout.outputs[0][1]
         extra = {h: self.proj_size} if self.proj_size and isinstance(h, str) else {}
@@ -264,7 +242,7 @@ class Stacked(Engine, nn.RNNBase):
         """Raise UserError where a stacked constant is not as large as its part of a parameter."""
         for name, dims in self._layout.params:
             source = self._source(name, tail)
-            if name in self._stacked and source.names:
+            if name in self._stacked and not source.zeros:
                 whole = cast(Tensor, getattr(self, source.names[0])).shape
                 part = (whole[0] // source.parts, *whole[1:])
                 found = shape_of(dims, sizes)

@@ -12,8 +12,9 @@ from bptt.backends.cpu.run import check_readable, code_of
 from bptt.backends.cpu.steps import OneStep
 from bptt.errors import UserError
 from bptt.nn.backend import choice
-from bptt.nn.layout import Layout, Weight
+from bptt.nn.layout import Layout
 from bptt.nn.sweep import sweep_of
+from bptt.nn.weights import Weights
 
 
 class Stepper:
@@ -25,7 +26,7 @@ class Stepper:
     """
 
     def __init__(
-        self, layout: Layout, weights: Sequence[Weight], starts: Sequence[Tensor], input_size: int
+        self, layout: Layout, weights: Sequence[Weights], starts: Sequence[Tensor], input_size: int
     ) -> None:
         """`weights`: of each layer; `starts` [L, B, w]: the states to begin with."""
         if layout.others:

@@ -18,12 +18,11 @@ from bptt.backends.cpu.run import Ready, Source, code_of
 from bptt.errors import UserError
 from bptt.ir.ports import At, Port
 from bptt.nn.backend import readable
-from bptt.nn.run import plain, run
+from bptt.nn.lanes import plain
+from bptt.nn.run import run
+from bptt.nn.stacks import Part
 from bptt.nn.sweep import From, sweep_of
 
-Read = tuple[int, int, int, int]
-"""Where a constant lies: the number of a tensor (-1: the input), of one to add (or -1), and which
-part of how many."""
 Shape = tuple[int, ...]
 Lengths = tuple[int, ...] | None
 """How many sequences have each step, where a batch is ragged."""
@@ -68,12 +67,11 @@ class Backward(NamedTuple):
 
 
 class Way:
-    """A sweep, and where what it reads lies among the input and `params` tensors."""
+    """A sweep, and where the input and constants that it reads lie, among the input and then the
+    tensors of a layer of these numbers, `params`."""
 
-    def __init__(self, text: str, reads: Sequence[Read], params: Sequence[int]) -> None:
-        self.text, self.params = text, tuple(params)
-        place = {k: n for n, k in enumerate(params)} | {-1: -1}
-        self.reads = tuple((place[k], place[other], part, of) for k, other, part, of in reads)
+    def __init__(self, text: str, reads: Sequence[Part], params: Sequence[int]) -> None:
+        self.text, self.params, self.reads = text, tuple(params), tuple(reads)
         self.code = code_of(sweep_of(text).program)
         self.sweep = sweep_of(text).extended
         self.kept = sweep_of(text).kept
@@ -92,21 +90,21 @@ class Way:
         """Whether all of it is done by phases, without anything to work out before or after."""
         return self.code.plain and self.longer.plain
 
-    def sources(self, x: Tensor, params: Sequence[Tensor]) -> list[Source]:
-        """Of each read, behind the addresses of the input and of `params`."""
+    def sources(self, given: Sequence[Tensor]) -> list[Source]:
+        """Of each read, behind the addresses of the input and of the parameters."""
         found: list[Source] = []
         for k, other, part, of in self.reads:
-            count = (x if k < 0 else params[k]).numel() // of
-            found.append(Source(1 + k, 1 + other if other >= 0 else -1, part * count, count))
+            count = given[k].numel() // of
+            found.append(Source(k, other, part * count, count))
         return found
 
-    def shapes(self, x: Tensor, params: Sequence[Tensor]) -> list[Shape]:
+    def shapes(self, given: Sequence[Tensor]) -> list[Shape]:
         """Of the input and constants, with the group axis."""
         found: list[Shape] = []
         for k, other, _, of in self.reads:
-            shape = tuple((x if k < 0 else params[k]).shape)
-            if other >= 0 and params[other].shape != shape:
-                both = f"{list(shape)} and {list(params[other].shape)}"
+            shape = tuple(given[k].shape)
+            if other >= 0 and given[other].shape != shape:
+                both = f"{list(shape)} and {list(given[other].shape)}"
                 raise UserError(f"two parameters that are added have the shapes {both}")
             found.append((1, shape[0] // of, *shape[1:]) if of > 1 else (1, *shape))
         return found
@@ -124,15 +122,16 @@ class Way:
         at = self.forwards.get(key)
         if at is None:
             code = self.longer if longer else self.code
-            shapes = (*self.shapes(x, params), *(tuple(s.shape) for s in starts))
+            given = (x, *params)
+            shapes = (*self.shapes(given), *(tuple(s.shape) for s in starts))
             launch, library = code.launch(shapes, lengths), code.library(x.dtype)
             ports = (self.sweep if longer else sweep_of(self.text)).outputs
             outs = [
                 shape[1:] if port.at is At.STEPS else shape
                 for port, shape in zip(ports, launch.shapes, strict=True)
             ]
-            sources = self.sources(x, params)
-            first = 1 + len(params)
+            sources = self.sources(given)
+            first = len(given)
             sources += [Source(k, -1) for k in range(first, first + len(starts) + len(outs))]
             saved = [t.shape for t in (x, *params, *starts)]
             saved += [outs[k] for k in (self.held if longer else ())]
@@ -171,13 +170,10 @@ class Way:
             count = 1 + len(self.params)
             # nodes of their own: what one of them owes to another is the outer graph's to follow
             given = [t.view_as(t) for t in given]
-            x, params, starts = given[0], given[1:count], given[count:]
-            tensors: list[Tensor] = []
-            for k, other, part, of in self.reads:
-                p = x if k < 0 else params[k] if other < 0 else params[k] + params[other]
-                tensors.append((p.chunk(of)[part] if of > 1 else p)[None])
+            tensors = [t[None] if k < count else t for k, t in enumerate(given)]
+            reads = [*self.reads, *[Part(k) for k in range(count, len(given))]]
             sizes = None if lengths is None else torch.tensor(lengths)
-            ys = run(self.text, [*tensors, *starts], sizes)
+            ys = run(self.text, tensors, sizes, reads=reads)
             pairs = [(y, g) for y, g in zip(ys, grads, strict=True) if g is not None]
             wanted = [t for t, need in zip(given, needs, strict=True) if need]
             found = iter(
@@ -246,8 +242,7 @@ class Way:
     ) -> Backward:
         """What `backward` does at these sizes."""
         count = 1 + len(self.params)
-        x, params = given[0], given[1:count]
-        wanted = [needs[1 + k] or (o >= 0 and needs[1 + o]) for k, o, _, _ in self.reads]
+        wanted = [needs[k] or (other >= 0 and needs[other]) for k, other, _, _ in self.reads]
         wanted += needs[count:]
         there = {k for k, seed in zip(self.kept, seeded, strict=True) if seed}
         outs = range(len(forward.outs))
@@ -258,9 +253,9 @@ class Way:
         if not code.plain:
             return Backward(possible=False)
         first = len(wanted)  # of the outputs, among all that is saved
-        known = [*self.shapes(x, params), *(tuple(t.shape) for t in given[count:])]
+        known = [*self.shapes(given), *(tuple(t.shape) for t in given[count:])]
         known += [self.grouped(k, forward.outs[k]) for k in outs]
-        sources, seeds = self.sources(x, params), list[tuple[int, bool]]()
+        sources, seeds = self.sources(given), list[tuple[int, bool]]()
         sources += [Source(k, -1) for k in range(count, len(given))]
         held = {k: n for n, k in enumerate(self.held, len(given))}
         sources += [Source(held.get(k, -1), -1) for k in outs]  # who is not held is made again
@@ -279,15 +274,15 @@ class Way:
         copied: dict[tuple[int, int, int], list[int]] = {}
         for (k, other, part, of), out in zip(self.reads, wiring.results, strict=False):
             if out is not None:
-                parts[1 + k] += 1
-                if other >= 0 and needs[1 + other]:
-                    parts[1 + other] += 1
-                    copied.setdefault((1 + other, 1 + k, of), []).append(part)
+                parts[k] += 1
+                if other >= 0 and needs[other]:
+                    parts[other] += 1
+                    copied.setdefault((other, k, of), []).append(part)
         same = [Same(n, first, tuple(some), of) for (n, first, of), some in copied.items()]
         made = {s.to: parts[s.to] == s.parts for s in same if len(s.some) < s.parts}
         for (k, _, _, of), out in zip(self.reads, wiring.results, strict=False):
             if out is not None:
-                made[1 + k] = k < 0 or parts[1 + k] == of
+                made[k] = parts[k] == of
         for n, out in enumerate(wiring.results[len(self.reads) :], count):
             if out is not None:
                 made[n] = True
@@ -296,7 +291,7 @@ class Way:
         places: dict[int, Source] = {}
         for read, source, out in zip(self.reads, sources, wiring.results, strict=False):
             if out is not None:
-                places[out] = Source(at[1 + read[0]], -1, source.beyond)
+                places[out] = Source(at[read.k], -1, source.beyond)
         for n, out in enumerate(wiring.results[len(self.reads) :], count):
             if out is not None:
                 places[out] = Source(at[n], -1)
@@ -306,7 +301,7 @@ class Way:
                 places[out] = Source(before + len(made) + len(scratch), -1)
                 scratch.append(shape)
         feed += [places[out] for out in range(len(launch.shapes))]
-        ready = launch.ready(code.library(x.dtype), feed)
+        ready = launch.ready(code.library(given[0].dtype), feed)
         return Backward(ready, tuple(seeds), tuple(made.items()), tuple(scratch), same)
 
     def grouped(self, k: int, shape: Shape) -> Shape:

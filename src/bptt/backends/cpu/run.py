@@ -25,15 +25,24 @@ from bptt.printers.c import print_c
 
 Array = Any
 Shapes = tuple[tuple[int, ...], ...]
+Lengths = tuple[int, ...] | None
+Gives = tuple[tuple[int, ...], ...]
 
 _REALS = {"float32": "float", "float64": "double"}
 KINDS = tuple(_REALS)  # the number formats that there is compiled code for
 
 
 def execute(
-    p: Program, arrays: Sequence[Array], batch_sizes: Sequence[int] | None = None
+    p: Program,
+    arrays: Sequence[Array],
+    batch_sizes: Sequence[int] | None = None,
+    gives: Sequence[tuple[int, ...]] | None = None,
 ) -> list[Array]:
     """Run `p`, as `backends.reference.execute` does, by compiled code.
+
+    `gives`: of each array that comes out the numbers of the outputs that it holds, one behind the
+    other along the axis behind the groups'; if not, each output is one. Several are constants of
+    one shape, of one axis at least, and each is held once.
 
     NumPy arrays or torch tensors on the CPU, all float32 or all float64. Raises UserError where
     shapes or number formats do not fit or there is no C compiler, MemoryError.
@@ -44,7 +53,8 @@ def execute(
     numpy = isinstance(like, np.ndarray)
     check_readable(arrays, numpy)
     lengths = None if batch_sizes is None else tuple(map(int, batch_sizes))
-    launch = code.launch(tuple([a.shape for a in arrays]), lengths)
+    gives = tuple([(k,) for k in range(code.outputs)]) if gives is None else tuple(gives)
+    launch = code.launch(tuple([a.shape for a in arrays]), lengths, gives)
     return launch.run(arrays, code.library(like.dtype), numpy)
 
 
@@ -96,7 +106,7 @@ class Code:
         self.after = WithoutTime(self.plan.finish, p)
         self.plain = not (self.plan.once or self.plan.finish or self.rows)
         self.libraries: dict[Any, Library] = {}
-        self.launches: dict[tuple[Shapes, tuple[int, ...] | None], Launch] = {}
+        self.launches: dict[tuple[Shapes, Lengths, Gives], Launch] = {}
 
     def library(self, kind: Any) -> Library:
         """The compiled code for a dtype of NumPy or torch. Raises UserError for other ones."""
@@ -111,13 +121,14 @@ class Code:
             found = self.libraries[kind] = Library(self.printed.source, _REALS[name])
         return found
 
-    def launch(self, shapes: Shapes, lengths: tuple[int, ...] | None) -> Launch:
+    def launch(self, shapes: Shapes, lengths: Lengths, gives: Gives = ()) -> Launch:
         """What a call with arrays of these shapes is. Raises UserError where they do not fit."""
-        found = self.launches.get((shapes, lengths))
+        key = (shapes, lengths, gives)
+        found = self.launches.get(key)
         if found is None:
             if len(self.launches) > 256:
                 self.launches.clear()
-            found = self.launches[shapes, lengths] = Launch(self, shapes, lengths)
+            found = self.launches[key] = Launch(self, *key)
         return found
 
 
@@ -186,11 +197,12 @@ class Ready:
 
 
 class Launch:
-    """What is the same for all calls with arrays of the same shapes."""
+    """What is the same for all calls with arrays of the same shapes. See `execute` for `gives`."""
 
-    def __init__(self, code: Code, shapes: Shapes, lengths: tuple[int, ...] | None) -> None:
+    def __init__(self, code: Code, shapes: Shapes, lengths: Lengths, gives: Gives) -> None:
         p, printed = code.program, code.printed
-        self.code = code
+        self.code, self.gives = code, gives
+        beside = {k: len(give) for give in gives for k in give}
         self.known: dict[Library, Ready] = {}
         self.sizes = solve_sizes(p, code.inputs, shapes)
         counts, batch = layout(dict(zip(code.inputs, shapes, strict=True)), lengths)
@@ -222,10 +234,11 @@ class Launch:
                 self.wide.append(k)
             strides += (shape[-1], 1, prod(shape[1:]))
         self.shapes: list[tuple[int, ...]] = []  # of what comes out
-        for port in printed.outputs:
+        for k, port in enumerate(printed.outputs):
             shape = shape_of(p.dims(port.name), self.sizes)
             if port.at is At.CONST:
-                strides += _strides(shape, self.groups, fills=True)
+                down, right, group = _strides(shape, self.groups, fills=True)
+                strides += (down, right, group * beside.get(k, 1))
             else:
                 shape = (*(series if port.at is At.STEPS else (batch,)), *(shape or (1,)))
                 strides += (shape[-1], 1, prod(shape))
@@ -261,12 +274,8 @@ class Launch:
     def run(self, arrays: Sequence[Array], library: Library, numpy: bool) -> list[Array]:
         """Run on NumPy arrays or torch tensors; gives the outputs."""
         code, like = self.code, arrays[0]
-        made: list[Array]
         constants: dict[str, Array] = {}
-        if numpy:
-            made = [np.empty(shape, like.dtype) for shape in self.shapes]
-        else:
-            made = [like.new_empty(shape) for shape in self.shapes]
+        made, wholes = self.memory(like, numpy)
         held = list(arrays)
         for k in self.wide:
             held[k] = _widened(held[k], self.groups, numpy)
@@ -284,8 +293,25 @@ class Launch:
         for k in self.turned[1]:
             made[k] = made[k].swapaxes(0, 1)
         if not code.plain:
-            self.finish(made, constants, like, numpy)
-        return made[: code.outputs]
+            self.finish(made, constants, like)
+        return [made[give[0]] if len(give) == 1 else wholes[give] for give in self.gives]
+
+    def memory(self, like: Array, numpy: bool) -> tuple[list[Array], dict[tuple[int, ...], Array]]:
+        """What outputs and sums are written to, and the arrays in which several of those lie."""
+
+        def empty(shape: Sequence[int]) -> Array:
+            return np.empty(shape, like.dtype) if numpy else like.new_empty(shape)
+
+        wholes: dict[tuple[int, ...], Array] = {}
+        parts: dict[int, Array] = {}
+        for give in self.gives:
+            if len(give) > 1:
+                groups, rows, *rest = self.shapes[give[0]]
+                wholes[give] = empty((groups, len(give) * rows, *rest))
+                for n, k in enumerate(give):
+                    parts[k] = wholes[give][:, n * rows : (n + 1) * rows]
+        made = [parts[k] if k in parts else empty(shape) for k, shape in enumerate(self.shapes)]
+        return made, wholes
 
     # --- values without time ---
 
@@ -307,17 +333,14 @@ class Launch:
             return _widened(a, self.grouped, numpy)
         return np.ascontiguousarray(a) if numpy else a.contiguous()
 
-    def finish(
-        self, made: list[Array], constants: dict[str, Array], like: Array, numpy: bool
-    ) -> None:
+    def finish(self, made: list[Array], constants: dict[str, Array], like: Array) -> None:
         """Work out what follows from the sums, and give back what is wanted of it."""
         printed = self.code.printed
         names = (*(port.name for port in printed.outputs), *printed.sums)
         known = {**dict(zip(names, made, strict=True)), **constants}
         known.update(self.code.after(known, self.sizes, like))
         for k in self.late:
-            a, shape = known[printed.outputs[k].name], self.shapes[k]
-            made[k] = np.array(np.broadcast_to(a, shape)) if numpy else a.expand(shape).clone()
+            made[k][...] = known[printed.outputs[k].name]
 
 
 def _strides(shape: tuple[int, ...], groups: int, *, fills: bool = False) -> list[int]:
