@@ -29,6 +29,7 @@ from tolerances import BACKEND_SECOND, BACKEND_WIDE
 from bptt import cells
 from bptt.backends import reference
 from bptt.backends.cpu import execute
+from bptt.backends.cpu import run as cpu_run
 from bptt.backends.cpu.run import code_of
 from bptt.errors import UserError
 from bptt.ir.ports import At, inputs, outputs
@@ -75,6 +76,21 @@ def test_backend_is_the_oracle(cell: str, order: str, rng: np.random.Generator) 
 def test_what_is_made_again(cell: str, order: str, rng: np.random.Generator) -> None:
     assert len(inputs(sweep(cell, order))) < len(inputs(sweep(cell, "backward")))
     held_to_the_oracle(on_threads, cell, order, "numpy", rng)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("order", SWEEPS[:4])
+@pytest.mark.parametrize("cell", ["lstmp", "lstmp_sak", "lstm"])
+def test_whole_panels(cell: str, order: str, rng: np.random.Generator) -> None:
+    """A product that is written straight to its place, where the loop takes more of them in: of
+    an odd number of steps, as these tests have it."""
+    p = sweep(cell, order)
+    for shape in (Shape(3, 9, (32, 32, 32)), Shape(1, 16, (64, 32, 96))):
+        given = draw(p, shape, rng)
+        want = expected(p, shape, given)
+        for port, a in zip(outputs(p), run(on_threads, p, shape, given, "numpy"), strict=True):
+            if port in want:
+                assert_close(f"{shape} {port.name}", a, want[port], BACKEND_SECOND)
 
 
 @pytest.mark.parametrize("order", AHEAD)
@@ -226,16 +242,25 @@ SHARED = (
 
 
 def shared(p: Program, kind: str, rng: np.random.Generator, shapes: tuple[Shape, ...]) -> None:
-    """The oracle's numbers, of groups with the same parameters: each has gradients of its own."""
+    """The oracle's numbers, of groups with the same parameters: each has gradients of its own.
+    The groups of a series lie one behind the other, or step by step beside each other."""
     for shape in shapes:
         given = {
             port: a[:1] if port.at is At.CONST else a for port, a in draw(p, shape, rng).items()
         }
         want = expected(p, shape, given)
-        got = run(on_threads, p, shape, given, kind)
-        for port, a in zip(outputs(p), got, strict=True):
-            if port in want:
-                assert_close(f"{shape} {port.name}", a, want[port], BACKEND_SECOND)
+        series = [port for port in given if port.at is At.STEPS]
+        for beside in ([], series, series[::2]):
+            lying = {port: turned(a) if port in beside else a for port, a in given.items()}
+            got = run(on_threads, p, shape, lying, kind)
+            for port, a in zip(outputs(p), got, strict=True):
+                if port in want:
+                    assert_close(f"{shape} {port.name}", a, want[port], BACKEND_SECOND)
+
+
+def turned(a: Any) -> Any:
+    """The same series in memory in which the groups of a step stand together."""
+    return np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1)
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -264,3 +289,79 @@ def test_a_gradient_of_another_group_is_seen(
     planted(tmp_path, monkeypatch, "call.h", "? t->part *", "? 0 *")
     with pytest.raises(AssertionError):
         shared(sweep(cell, "backward"), "numpy", rng, SHARED[:1])
+
+
+def test_columns_copied_to_the_wrong_place_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Those of a part's rows are copied together."""
+    planted(tmp_path, monkeypatch, "sums.h", "to + c * rows + k *", "to + k *")
+    with pytest.raises(AssertionError):
+        shared(sweep("lstm", "backward"), "numpy", rng, (Shape(4, 1, (40, 41, 42), groups=3),))
+
+
+# --- outputs that stand one upon the other --------------------------------------------------------
+
+
+def in_pairs(p: Program) -> list[tuple[int, ...]]:
+    """The outputs without time two by two, of one shape; the last ones first."""
+    found, left = list[tuple[int, ...]](), list(range(len(outputs(p))))
+    while left:
+        k = left.pop()
+        dims = p.dims(outputs(p)[k].name)
+        alike = (
+            n
+            for n in left
+            if outputs(p)[k].at is outputs(p)[n].at is At.CONST
+            and dims
+            and dims == p.dims(outputs(p)[n].name)
+        )
+        other = next(alike, None)
+        found.append((k,) if other is None else (k, other))
+        left = [n for n in left if n != other]
+    return found
+
+
+def stacked(p: Program, shape: Shape, rng: np.random.Generator, *, same: bool, kind: str) -> int:
+    """Holds outputs that are written into one array to those written alone; gives how many
+    arrays hold several."""
+    given = draw(p, shape, rng)
+    arrays = [given[k][:1] if same and k.at is At.CONST else given[k] for k in inputs(p)]
+    arrays = arrays if kind == "numpy" else [torch.from_numpy(a) for a in arrays]
+    gives = in_pairs(p)
+    alone, found = execute(p, arrays), execute(p, arrays, None, gives)
+    for give, a in zip(gives, found, strict=True):
+        parts = [np.asarray(alone[k]) for k in give]
+        assert np.array_equal(np.asarray(a), np.concatenate(parts, 1) if parts[1:] else parts[0])
+    return sum(len(give) > 1 for give in gives)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("shape", [GRID[2], *SHARED[:2]], ids=str)
+@pytest.mark.parametrize("same", [True, False], ids=["shared", "own"])
+def test_outputs_one_upon_the_other(
+    kind: str, shape: Shape, same: bool, rng: np.random.Generator
+) -> None:
+    torch.set_num_threads(2)
+    assert stacked(sweep("lstm", "backward"), shape, rng, same=same, kind=kind) == 6
+    # these are worked out behind the sweep
+    late = [name for name in ODD if code_of(odd(name, "backward")).plan.finish]
+    assert late
+    assert sum(stacked(odd(n, "backward"), shape, rng, same=same, kind=kind) for n in late) > 0
+
+
+def test_outputs_written_to_the_wrong_group_are_seen(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """The test above, tested: the groups of an array that holds two outputs lie too near."""
+    usual = cpu_run._strides
+
+    def narrow(shape: tuple[int, ...], groups: int, *, fills: bool = False) -> list[int]:
+        row, column, group = usual(shape, groups, fills=fills)
+        return [row, column, group // 2 if fills else group]
+
+    code_of.cache_clear()
+    monkeypatch.setattr(cpu_run, "_strides", narrow)
+    with pytest.raises(AssertionError):
+        stacked(sweep("lstm", "backward"), SHARED[0], rng, same=True, kind="numpy")

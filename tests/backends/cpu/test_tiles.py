@@ -289,3 +289,25 @@ def test_a_matrix_of_several_phases_is_packed_for_all_of_them(
     for name, got, want in both(p, {port: a - 0.5 for port, a in given.items()}, None):
         assert_close(name, got, want, BACKEND["float32"])
     code_of.cache_clear()
+
+
+def test_sums_of_parts_where_a_number_is_too_large(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Vectors take them over, with the memory that tiles have."""
+    p, shape = sweep("lstm", "backward"), Shape(200, 1, (140, 3, 5), groups=2)
+    given = {port: a[:1] if port.at is At.CONST else a for port, a in draw(p, shape, rng).items()}
+    for port, a in given.items():
+        a *= 0.01 if port.name.startswith("U_") else 1  # or gradients grow beyond all bounds
+        if port.name == "x":
+            a[1, 7, 0, 0] = 1e20
+    arrays = [np.asarray(given[port], np.float32) for port in inputs(p)]
+    found: list[Any] = []
+    for flags in ("-DBPTT_TEST -DBPTT_TILES=0", f"-DBPTT_TEST {EMULATED}"):
+        monkeypatch.setenv("BPTT_CFLAGS", flags)
+        code_of.cache_clear()
+        found.append(execute(p, arrays))
+    code_of.cache_clear()
+    for port, a, b in zip(outputs(p), *found, strict=True):
+        if port.at is At.CONST:
+            assert_close(port.name, b, a, BACKEND["float32"])

@@ -27,8 +27,10 @@ enum {
     WAY = 4096, WAYS = 8, /* rows so many bytes apart share a set of the first-level cache, where so many fit */
     TILE = 4096,          /* numbers of the products that a body is given at once */
     ACROSS = (1 << 20) / (KC * NR * (i64)sizeof(real)), /* panels that stay in the second-level cache */
+    GATHERED = 8,         /* times MR columns of a sum that are copied together, where rows lie far apart */
     FEW_ROWS = 4,         /* so few rows in all that packing a matrix costs more than it saves */
     CACHED = 3 << 19,     /* bytes of a matrix packed for tiles that stay in the second-level cache */
+    AT_HAND = 7 << 21,    /* bytes of matrices that stay in the last cache from one step to the next */
 #ifdef BPTT_TEST /* memory is NaN at first, the smallest call is shared out, windows are short, who waits sleeps */
     ALONE = 0,
     AHEAD_BYTES = 0,
@@ -38,6 +40,7 @@ enum {
     LEAST_ROWS = 1,
     LEAST_SPREAD = 1,
     LEAST_JOINED = 1,
+    LEAST_TAKEN = 1,
     LEAST_SUMS = 1,
     LEAST_SPLIT = 2,
     SPINS = 1,
@@ -50,6 +53,7 @@ enum {
     LEAST_ROWS = 8,        /* rows for which tiles are faster than vectors, ... */
     LEAST_SPREAD = 24,     /* ... where the matrix comes from the last cache in each step, ... */
     LEAST_JOINED = 12,     /* ... for the input's product to be done in the loop, beside the state's, ... */
+    LEAST_TAKEN = 8,       /* ... and for that with vectors, ... */
     LEAST_SUMS = 512,      /* ... and in all, for sums over time: the unit has to wake up */
     LEAST_SPLIT = 8,       /* rows of a step from which on threads may share those of one panel */
     SPINS = 2000,          /* that a thread waits for another, some 50 microseconds, before it sleeps */

@@ -96,21 +96,24 @@ static void choose_blocks(const Call *c, i64 *blocks) {
 }
 
 /* The loop with the products of before it taken in reads more matrix in each step, but nothing is
- * written and read again between the two. */
+ * written and read again between the two, and threads that divide sequences need not wait there. */
 static void choose_loop(Call *c) {
     const Sweep *s = c->sweep;
     c->loop = s->loop, c->before = s->before_count;
-    if (s->joined < 0 || !c->tiles) return;
+    if (s->joined < 0 || c->direct) return;
     c->loop = s->joined, c->before = 0;
-    i64 least = LEAST_JOINED;
+    i64 least = c->tiles ? LEAST_JOINED : LEAST_TAKEN, bytes = 0;
     int quick = LEAST_JOINED > 1 || c->steps % 2; /* in tests both ways */
     for (int k = s->joined; k < s->joined + s->loop_count; k++)
         for (int g = 0; g < s->phase[k].gemm_count; g++) {
             const Gemm *gemm = s->gemm + s->phase[k].gemms + g;
             const i64 blocks = blocks_of(c, s->phase + k, gemm);
-            quick &= blocks > 0;
+            quick &= blocks > 0 || !c->tiles;
             if (packed_bytes(c, s->phase + k, gemm, blocks) > CACHED) least = MOST_ROWS;
+            for (int n = 0; n < gemm->operands; n++)
+                bytes += numbers(key_width(c, gemm->keys + n) * c->size[s->phase[k].space] * gemm->outs);
         }
+    quick &= c->tiles || bytes <= AT_HAND;
     if (!quick || c->rows < least * c->steps) c->loop = s->loop, c->before = s->before_count;
 }
 
@@ -201,9 +204,9 @@ static void lay_out(Call *c, Arena *a) {
     c->tile_at = own.used, take(&own, numbers(at_least(TILE, most_tiles * at_least(CHUNK, c->tiles ? TOGETHER : 0) * NR)));
     c->block_at = own.used, take(&own, numbers(block));
     c->sums_at = own.used, take(&own, numbers(most_sums * LANES * at_least(c->batch, ROW_BLOCK)));
-    i64 left = numbers(MR * KC + LANES), right = numbers(KC * NR);
+    i64 left = numbers((c->parts > 1 ? GATHERED : 1) * MR * KC + LANES), right = numbers(KC * NR);
     if (c->tiles) {
-        left = at_least(left, KC / TILE_DEPTH * 2 * LEFT_BLOCK * (i64)sizeof(half));
+        left = at_least(at_least(left, numbers(MOST_ROWS * KC + LANES)), KC / TILE_DEPTH * 2 * LEFT_BLOCK * (i64)sizeof(half));
         right = KC / TILE_DEPTH * RIGHT_BLOCK * (i64)sizeof(half);
     }
     c->left_at = own.used, take(&own, s->time_count ? left : 0);

@@ -11,21 +11,40 @@ static void copy_row(const real *from, i64 count, real *to) {
     if (j < count) v_store_n(to + j, v_load_n(from + j, (int)(count - j)), (int)(count - j));
 }
 
-/* Copies columns c0 to c1 of rows k0 to k1 (of the part at hand: some of each step), `wide` numbers
- * apart. */
-static void gather(Thread *t, const Key *key, const Run *runs, i64 count, i64 k0, i64 k1, i64 c0, i64 c1,
-                   real *to, i64 wide) {
-    if (k0 >= k1) return;
+/* What is copied of each row: `count` columns from column c0 on, to rows `wide` numbers apart; where those
+ * are fewer, the next so many to rows behind all of these, as far apart as they are wide, and so on. */
+typedef struct {
+    i64 c0, count, wide;
+} Cut;
+
+/* Row k of so many. */
+INL void cut_row(const Cut *cut, const real *from, i64 k, i64 rows, real *to, int several) {
+    if (!several) copy_row(from + cut->c0, cut->count, to + k * cut->wide);
+    for (i64 c = 0; several && c < cut->count; c += cut->wide) {
+        const i64 n = at_most(cut->wide, cut->count - c);
+        copy_row(from + cut->c0 + c, n, to + c * rows + k * n);
+    }
+}
+
+INL void gather_rows(Thread *t, const Key *key, const Run *runs, i64 count, i64 k0, i64 rows, const Cut *cut,
+                     real *to, int several) {
     const i64 batch = t->call->batch, each = batch / t->call->parts;
-    i64 row = k0 / each * batch + t->part * each + k0 % each, left = each - k0 % each;
-    for (runs += first_reaching(runs, count, row); k0 < k1; runs++) {
+    i64 row = k0 / each * batch + t->part * each + k0 % each, left = each - k0 % each, k = 0;
+    for (runs += first_reaching(runs, count, row); k < rows; runs++) {
         const View v = look(t, key, runs, 0);
-        for (; k0 < k1 && row < runs->row + runs->count; k0++, row++, to += wide) {
-            copy_row(v.at + (row - runs->row) * v.row + c0, c1 - c0, to);
+        for (; k < rows && row < runs->row + runs->count; k++, row++) {
+            cut_row(cut, v.at + (row - runs->row) * v.row, k, rows, to, several);
             if (--left) continue;
             left = each, row += batch - each;
         }
     }
+}
+
+/* Copies of rows k0 to k1 of the part at hand, which are some of each step. */
+static void gather(Thread *t, const Key *key, const Run *runs, i64 count, i64 k0, i64 k1, const Cut *cut, real *to) {
+    if (k0 >= k1) return;
+    if (cut->wide < cut->count) gather_rows(t, key, runs, count, k0, k1 - k0, cut, to, 1);
+    else gather_rows(t, key, runs, count, k0, k1 - k0, cut, to, 0);
 }
 
 /* to[j * down] (+)= the sum of rows[.][j], n numbers a row, the rows `wide` apart; LANES may be read
@@ -88,7 +107,8 @@ typedef struct {
 static void gather_block(Thread *t, const Sum *m, int key, i64 k, i64 col, i64 end, real *to, i64 wide) {
     const i64 last = at_most(m->k1, k + TILE_DEPTH);
     if (last < k + TILE_DEPTH || end - col < wide) memset(to, 0, (size_t)numbers(TILE_DEPTH * wide));
-    gather(t, t->call->sweep->key + key, m->runs, m->count, k, last, col, end, to, wide);
+    const Cut cut = {col, end - col, wide};
+    gather(t, t->call->sweep->key + key, m->runs, m->count, k, last, &cut, to);
 }
 
 /* The panels across. */
@@ -109,7 +129,8 @@ static void pack_across(Thread *t, Sum *m) {
             continue;
         }
         if (x.wide < NR) memset(panel, 0, (size_t)numbers((m->k1 - m->k0) * NR));
-        gather(t, c->sweep->key + x.key, m->runs, m->count, m->k0, m->k1, x.col, x.col + x.wide, panel, NR);
+        const Cut cut = {x.col, x.wide, NR};
+        gather(t, c->sweep->key + x.key, m->runs, m->count, m->k0, m->k1, &cut, panel);
         panel += KC * NR;
     }
 }
@@ -164,12 +185,13 @@ static void times_across(Thread *t, const Sum *m, int k, i64 i, i64 n, const voi
 static void sum_columns(Thread *t, const Sum *m, int k, i64 i, i64 end) {
     const Call *c = t->call;
     real *left = (real *)(t->own + c->left_at);
-    for (i64 parts = (end - i + MR - 1) / MR; parts > 0; parts--) {
-        const i64 n = (end - i + parts - 1) / parts;
-        gather(t, c->sweep->key + m->g->left + k, m->runs, m->count, m->k0, m->k1, i, i + n, left, n);
-        if (!m->p0) add_rows(t, m, k, i, left, m->k1 - m->k0, n, n, m->more);
+    const i64 rows = m->k1 - m->k0, parts = (end - i + MR - 1) / MR, most = (end - i + parts - 1) / parts;
+    const Cut cut = {i, end - i, most};
+    gather(t, c->sweep->key + m->g->left + k, m->runs, m->count, m->k0, m->k1, &cut, left);
+    for (; i < end; i += most, left += most * rows) {
+        const i64 n = at_most(most, end - i);
+        if (!m->p0) add_rows(t, m, k, i, left, rows, n, n, m->more);
         times_across(t, m, k, i, n, left);
-        i += n;
     }
 }
 
@@ -201,14 +223,17 @@ static int sum_tiles(Thread *t, const Sum *m, int k, i64 i, i64 end) {
 /* A thread's share of the columns down, in parts of at most `most`. `left`: the parts that are to be
  * done; on tiles some of them stay so. Gives whether. */
 static int sum_share(Thread *t, const Sum *m, i64 most, i64 low, i64 high, unsigned char *left) {
+    const i64 together = most == MR && t->call->parts > 1 ? GATHERED : 1; /* as many as there is memory for */
     int over = 0;
     i64 part = 0;
     for (int k = 0; k < m->g->left_count; k++) {
         const i64 width = key_width(t->call, m->g->left + k), count = (width + most - 1) / most;
-        for (i64 n = 0; n < count; n++, part++) { /* as evenly as they can be divided */
+        for (i64 n = 0, some; n < count; n += some, part += some) { /* as evenly as they can be divided */
+            some = 1;
             if (part < low || part >= high || !left[part - low]) continue;
-            const i64 i = share(width, n, count), end = share(width, n + 1, count);
-            left[part - low] = 0;
+            while (some < together && n + some < count && part + some < high && left[part + some - low]) some++;
+            const i64 i = share(width, n, count), end = share(width, n + some, count);
+            memset(left + part - low, 0, (size_t)some);
             if (m->blocks) over |= left[part - low] = (unsigned char)sum_tiles(t, m, k, i, end);
             else sum_columns(t, m, k, i, end);
         }

@@ -179,7 +179,7 @@ class Tables:
             flags.add("WIDE")
         if step.adds:
             flags.add("COLUMNS")
-        if self.straight(step):
+        if self.straight(step) and products is None:  # or what it writes is not its last key
             flags.add("STRAIGHT")
         reduces: list[int] = []
         for r in step.reduces:
