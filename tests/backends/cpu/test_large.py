@@ -19,7 +19,7 @@ from bptt.backends.cpu import build, compilers
 from bptt.backends.cpu.run import code_of
 from bptt.nn import Recurrent
 
-BATCH, WIDE = 512, 1024
+BATCH, WIDE = 4, 1024  # so few rows a step that the input goes through its matrix before the loop
 STEPS = 2**31 // (BATCH * WIDE) + 2  # all of the last two lie beyond
 NEEDED = 12  # GiB, should the pages be real after all
 
