@@ -476,8 +476,8 @@ def test_numbers_kept_of_two_layers_in_two_directions() -> None:
         ours.keep = keep
         # first states: one tensor a state for all layers and directions
         extra = 3 * series
-        # the short way keeps both biases, which are parameters, in place of their sum
-        extra += 4 * 4 * h if keep == "all" else 0
+        # but by windows both biases are kept, which are parameters, in place of their sum
+        extra += 4 * 4 * h if keep != "sqrt" else 0
         assert numbers_kept(lambda: ours(x))[0] == weights + extra + count, keep
 
 
